@@ -1,0 +1,56 @@
+/*
+ * The control API over HTTP: OpenFaaS' /system paths, tokens, images, health, the node. The gateway
+ * hands every request here that is not the call of a function. It checks the caller, reads bodies
+ * within limits, keeps the store and the engine in step (a change is durable before it is answered)
+ * and answers errors as JSON: {"error": "...", "hint": "..."}.
+ *
+ * Paths: /healthz, /oauth/token, /.well-known/..., /system/..., /kiln/v1/..., /openapi.json; any
+ * other is answered 404.
+ *
+ * Thread  the loop's
+ */
+#pragma once
+
+#include "base/http.h"
+#include "faas/auth.h"
+#include "faas/function.h"
+#include "faas/store.h"
+#include "faas/work.h"
+
+struct kn_control;
+struct kn_engine;
+struct kn_images;
+
+/** Everything is borrowed for the control's life. */
+struct kn_control_config {
+	struct kn_loop *loop;
+	struct kn_store *store;
+	struct kn_auth *auth;
+	struct kn_work *work;
+	struct kn_engine *engine;
+	struct kn_images *images;     /* oci/image.h */
+	const json_t *node;           /* what `kiln doctor` found: answers /kiln/v1/node */
+	const char *tmp_dir;          /* on the image store's file system: archives under way */
+	uint64_t max_image_bytes;     /* largest archive that may be imported */
+	uint64_t max_body_bytes;      /* largest JSON body */
+};
+
+#define KN_CONTROL_DEFAULTS                                                                        \
+	((struct kn_control_config){ .max_image_bytes = UINT64_C(16) << 30,                        \
+	                             .max_body_bytes = 256 * 1024 })
+
+/**
+ * Make the control and deploy every stored function to the engine. One that cannot be deployed
+ * (its image or its driver is gone) stays stored, is logged, and says why when it is described.
+ *
+ * Errors  EUCLEAN a stored function cannot be read; ENOMEM
+ */
+kn_must_use int kn_control_new(const struct kn_control_config *config, struct kn_control **ret,
+                               struct kn_err *err);
+
+/** Requests under way must be over: free the HTTP server first. NULL is fine. */
+void kn_control_free(struct kn_control *ctl);
+KN_AUTO(kn_control_free, struct kn_control *);
+
+/** Answer a request, now or later. */
+void kn_control_request(struct kn_control *ctl, struct kn_http_exchange *x);
