@@ -19,9 +19,16 @@
 
 #define KN_NAMESPACE "openfaas-fn"    /* the one namespace of a node */
 
-enum kn_class { KN_CLASS_MICROVM, KN_CLASS_BARE, KN_CLASS_CONTAINER, KN_CLASS_NF };
+enum kn_class {
+	KN_CLASS_MICROVM,
+	KN_CLASS_BARE,
+	KN_CLASS_CONTAINER,
+	KN_CLASS_NF,
+	KN_CLASS_UNIX,            /* a server that somebody else runs: image is the socket's path */
+	KN_CLASSES,
+};
 
-/** "microvm", "bare", "container", "nf". */
+/** "microvm", "bare", "container", "nf", "unix". */
 const char *kn_class_name(enum kn_class c);
 
 struct kn_pair {
