@@ -92,6 +92,9 @@ kn_must_use int kn_http_parse_body(struct kn_http_parser *p, struct kn_view inpu
 /** The peer closed: true when that ends the message rightly (a reply without a length). */
 bool kn_http_parse_eof(struct kn_http_parser *p);
 
+/* Unsent bytes above which a source should pause, on servers and clients. */
+enum { KN_HTTP_HIGH_WATER = 64 * 1024 };
+
 /* ---- server -------------------------------------------------------------------------------- */
 
 struct kn_http_server;
@@ -189,7 +192,10 @@ void kn_http_begin(struct kn_http_exchange *x, int status, const struct kn_heade
 void kn_http_write(struct kn_http_exchange *x, struct kn_view data);
 void kn_http_finish(struct kn_http_exchange *x);
 
-/** Unsent reply bytes: pause the source above a limit of your own, go on at drain(). */
+/**
+ * Unsent reply bytes. Pause the source when this is above KN_HTTP_HIGH_WATER; drain() comes when it
+ * has fallen below half of that.
+ */
 size_t kn_http_unsent(const struct kn_http_exchange *x);
 
 /** Cut the connection: the reply cannot be completed honestly. gone() is not called. */
@@ -232,3 +238,13 @@ size_t kn_http_client_unsent(const struct kn_http_client *c);
 
 /** True while no byte of a reply has arrived for the request under way. */
 bool kn_http_client_untouched(const struct kn_http_client *c);
+
+/**
+ * Between requests: call closed once when the peer closes the idle connection (or sends what nobody
+ * asked for). May free c. NULL: not told; the next request fails instead.
+ */
+void kn_http_client_on_close(struct kn_http_client *c,
+                             void (*closed)(struct kn_http_client *c, void *arg), void *arg);
+
+/** True while the connection can take another request. */
+bool kn_http_client_idle(const struct kn_http_client *c);
