@@ -11,6 +11,14 @@ static void mark_cut(struct kn_err *err)
 	memcpy(err->text + sizeof(err->text) - sizeof(CUT), CUT, sizeof(CUT));
 }
 
+/* Quoted input may hold anything; the text must stay one line that a terminal can show. */
+static void flatten(char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			*text = '?';
+}
+
 int kn_fail(struct kn_err *err, int code, const char *fmt, ...)
 {
 	if (code <= 0)
@@ -24,6 +32,7 @@ int kn_fail(struct kn_err *err, int code, const char *fmt, ...)
 	va_end(ap);
 	if (n >= (int)sizeof(err->text))
 		mark_cut(err);
+	flatten(err->text);
 	err->code = code;
 	return -code;
 }
@@ -48,6 +57,7 @@ int kn_while(struct kn_err *err, const char *fmt, ...)
 	} else {
 		mark_cut(err);
 	}
+	flatten(err->text);
 	if (err->code <= 0)
 		err->code = EIO;
 	return -err->code;

@@ -23,6 +23,10 @@ struct kn_view {
 #define KN_VIEW(literal) ((struct kn_view){ (literal), sizeof(literal) - 1 })
 #define KN_VIEW_NULL ((struct kn_view){ NULL, 0 })
 
+/* printf("..." KN_VIEW_FMT "...", KN_VIEW_ARG(v)): at most 64 bytes of it, for messages. */
+#define KN_VIEW_FMT "%.*s"
+#define KN_VIEW_ARG(v) (int)kn_min((v).len, (size_t)64), (v).ptr ? (v).ptr : ""
+
 /** A view of a C string; NULL gives the empty view. */
 static inline struct kn_view kn_view_of(const char *s)
 {
@@ -88,7 +92,10 @@ static inline struct kn_view kn_buf_view(const struct kn_buf *b)
 /** A whole decimal number, no sign, no blanks. Errors: EINVAL, ERANGE above max. */
 kn_must_use int kn_parse_u64(struct kn_view v, uint64_t max, uint64_t *ret, struct kn_err *err);
 
-/** "64", "64k", "64Ki", "1.5Gi", "128m" (Kubernetes: m is mega here only as "M"); to bytes. */
+/**
+ * "64", "64k", "64Ki", "1.5Gi", "128M"; to bytes, rounded up. Refuses "128m", which is thousandths
+ * in Kubernetes and mega in Docker. Errors: EINVAL, ERANGE
+ */
 kn_must_use int kn_parse_bytes(struct kn_view v, uint64_t *ret, struct kn_err *err);
 
 /** "250ms", "30s", "5m", "1h", "2m30s", or a bare number of seconds; to milliseconds. */
