@@ -268,8 +268,8 @@ static void on_signal(struct kn_watch *w, uint32_t events)
 }
 
 int kn_loop_signals(struct kn_loop *loop, const sigset_t *set,
-                    void (*call)(const struct signalfd_siginfo *si, void *arg), void *arg,
-                    struct kn_err *err)
+		    void (*call)(const struct signalfd_siginfo *si, void *arg), void *arg,
+		    struct kn_err *err)
 {
 	int r = pthread_sigmask(SIG_BLOCK, set, NULL);
 	if (r)
@@ -343,8 +343,8 @@ int kn_loop_new(struct kn_loop **ret, struct kn_err *err)
 	pthread_mutex_init(&l->post_lock, NULL);
 	l->signal_watch.fd = -1;
 	l->post_watch = (struct kn_watch){ .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
-		                           .events = EPOLLIN,
-		                           .call = on_post };
+					   .events = EPOLLIN,
+					   .call = on_post };
 	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	int r;
 	if (l->post_watch.fd < 0 || l->epoll_fd < 0)

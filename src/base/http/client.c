@@ -17,14 +17,14 @@ struct kn_http_client {
 	struct kn_http_io io;
 	struct kn_defer later;
 	enum state state;
-	bool sent_all;          /* the request is finished */
-	bool chunked;           /* the request */
+	bool sent_all; /* the request is finished */
+	bool chunked;  /* the request */
 	bool paused;
 	bool resumed;
 	bool untouched;
-	bool stillborn;         /* begun on a connection that had closed: failed() is owed */
-	bool unwatched;         /* the peer hung up while reading was paused */
-	bool inside, doomed;    /* in an event; to be freed after it */
+	bool stillborn;	     /* begun on a connection that had closed: failed() is owed */
+	bool unwatched;	     /* the peer hung up while reading was paused */
+	bool inside, doomed; /* in an event; to be freed after it */
 	bool head_request;
 	struct kn_http_parser *parser;
 	struct kn_http_head head;
@@ -36,7 +36,8 @@ struct kn_http_client {
 static void on_io(struct kn_watch *w, uint32_t events);
 static void on_later(struct kn_defer *d);
 
-int kn_http_client_new(struct kn_loop *loop, int fd, struct kn_http_client **ret, struct kn_err *err)
+int kn_http_client_new(struct kn_loop *loop, int fd, struct kn_http_client **ret,
+		       struct kn_err *err)
 {
 	struct kn_http_client *c = calloc(1, sizeof(*c));
 
@@ -45,8 +46,9 @@ int kn_http_client_new(struct kn_loop *loop, int fd, struct kn_http_client **ret
 		kn_close(fd);
 		return kn_fail(err, ENOMEM, "out of memory for a connection");
 	}
-	c->io = (struct kn_http_io){ .loop = loop,
-		                     .watch = { .fd = fd, .events = EPOLLIN | EPOLLRDHUP, .call = on_io } };
+	c->io = (struct kn_http_io){
+		.loop = loop, .watch = { .fd = fd, .events = EPOLLIN | EPOLLRDHUP, .call = on_io }
+	};
 	c->later.call = on_later;
 	int r = kn_watch_start(loop, &c->io.watch, err);
 	if (r < 0) {
@@ -87,8 +89,8 @@ static bool has_header(const struct kn_header *headers, size_t n, struct kn_view
 }
 
 void kn_http_client_begin(struct kn_http_client *c, struct kn_view method, struct kn_view target,
-                          const struct kn_header *headers, size_t n_headers, int64_t length,
-                          const struct kn_http_client_hooks *hooks)
+			  const struct kn_header *headers, size_t n_headers, int64_t length,
+			  const struct kn_http_client_hooks *hooks)
 {
 	struct kn_buf *out = &c->io.out;
 
@@ -113,7 +115,7 @@ void kn_http_client_begin(struct kn_http_client *c, struct kn_view method, struc
 	if (c->chunked) {
 		kn_buf_adds(out, "Transfer-Encoding: chunked\r\n");
 	} else if (length > 0 || kn_view_is(method, KN_VIEW("POST")) ||
-	           kn_view_is(method, KN_VIEW("PUT"))) {
+		   kn_view_is(method, KN_VIEW("PUT"))) {
 		kn_buf_adds(out, "Content-Length: ");
 		kn_http_put_u64(out, (uint64_t)length);
 		kn_buf_adds(out, "\r\n");
@@ -157,7 +159,7 @@ bool kn_http_client_idle(const struct kn_http_client *c)
 }
 
 void kn_http_client_on_close(struct kn_http_client *c,
-                             void (*closed)(struct kn_http_client *c, void *arg), void *arg)
+			     void (*closed)(struct kn_http_client *c, void *arg), void *arg)
 {
 	c->closed = closed;
 	c->closed_arg = arg;
@@ -183,7 +185,7 @@ static void fail(struct kn_http_client *c, int code, const char *why)
 static void complete(struct kn_http_client *c)
 {
 	bool reusable = c->head.keep_alive && c->sent_all && kn_http_io_unsent(&c->io) == 0 &&
-	                kn_http_io_input(&c->io).len == 0;
+			kn_http_io_input(&c->io).len == 0;
 
 	c->state = reusable ? IDLE : BROKEN;
 	if (!reusable)
@@ -253,8 +255,8 @@ static void on_end_of_stream(struct kn_http_client *c, ssize_t result)
 		return;
 	}
 	fail(c, result < 0 ? (int)-result : ECONNRESET,
-	     c->untouched ? "the function closed the connection without an answer" :
-	                    "the function closed the connection in the middle of its answer");
+	     c->untouched ? "the function closed the connection without an answer"
+			  : "the function closed the connection in the middle of its answer");
 }
 
 /* A hang-up cannot be masked in epoll: not watching at all keeps the loop from spinning. */
@@ -314,7 +316,8 @@ static void on_io(struct kn_watch *w, uint32_t events)
 	c->inside = true;
 	if (events & EPOLLOUT)
 		flush(c);
-	if (!c->doomed && c->io.watch.loop && (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
+	if (!c->doomed && c->io.watch.loop &&
+	    (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
 		on_input(c, events);
 	leave(c);
 }

@@ -35,8 +35,8 @@ struct kn_http_parser {
 	bool head_request;
 	enum body_kind body;
 	enum chunk_state chunk;
-	uint64_t left;          /* bytes left of the body, or of the chunk */
-	uint32_t line;          /* bytes of framing text seen: digits, extension or trailers */
+	uint64_t left; /* bytes left of the body, or of the chunk */
+	uint32_t line; /* bytes of framing text seen: digits, extension or trailers */
 	llhttp_t ll;
 	struct kn_http_head head;
 	struct kn_header headers[KN_HTTP_MAX_HEADERS];
@@ -202,12 +202,14 @@ static int check_fields(const struct kn_http_head *h, struct kn_err *err)
 {
 	for (size_t i = 0; i < h->n_headers; i++) {
 		if (!is_token(h->headers[i].name))
-			return kn_fail(err, EBADMSG, "a header name with other than token characters");
+			return kn_fail(err, EBADMSG,
+				       "a header name with other than token characters");
 		struct kn_view v = h->headers[i].value;
 		for (size_t k = 0; k < v.len; k++) {
 			unsigned char c = (unsigned char)v.ptr[k];
 			if ((c < 0x20 && c != '\t') || c == 0x7f)
-				return kn_fail(err, EBADMSG, "a control character in a header value");
+				return kn_fail(err, EBADMSG,
+					       "a control character in a header value");
 		}
 	}
 	return 0;
@@ -220,7 +222,8 @@ static int check_request_line(struct kn_http_head *h, const char *start, struct 
 
 	if (h->method.ptr != start || h->target.ptr != start + h->method.len + 1 ||
 	    memcmp(target_end, " HTTP/1.", 8) != 0 || memcmp(target_end + 9, "\r\n", 2) != 0)
-		return kn_fail(err, EBADMSG, "the request line must be METHOD SP TARGET SP VERSION");
+		return kn_fail(err, EBADMSG,
+			       "the request line must be METHOD SP TARGET SP VERSION");
 	if (kn_view_is(h->method, KN_VIEW("CONNECT")))
 		return kn_fail(err, ENOSYS, "CONNECT is not served here");
 	if (memchr(h->target.ptr, '#', h->target.len))
@@ -238,14 +241,15 @@ static int split_target(struct kn_http_head *h, struct kn_err *err)
 		authority += 3;
 		size_t left = (size_t)(t.ptr + t.len - authority);
 		const char *slash = memchr(authority, '/', left);
-		t = slash ? (struct kn_view){ slash, (size_t)(t.ptr + t.len - slash) } : KN_VIEW("/");
+		t = slash ? (struct kn_view){ slash, (size_t)(t.ptr + t.len - slash) }
+			  : KN_VIEW("/");
 	} else if (t.len == 0 || (t.ptr[0] != '/' && !kn_view_is(t, KN_VIEW("*")))) {
 		return kn_fail(err, EBADMSG, "the request target must begin with '/'");
 	}
 	const char *mark = memchr(t.ptr, '?', t.len);
 	h->path = (struct kn_view){ t.ptr, mark ? (size_t)(mark - t.ptr) : t.len };
-	h->query = mark ? (struct kn_view){ mark + 1, (size_t)(t.ptr + t.len - mark - 1) } :
-	                  KN_VIEW_NULL;
+	h->query = mark ? (struct kn_view){ mark + 1, (size_t)(t.ptr + t.len - mark - 1) }
+			: KN_VIEW_NULL;
 	return 0;
 }
 
@@ -282,7 +286,8 @@ static void read_framing(struct kn_http_head *h, struct framing *f)
 		} else if (name.len == 14 && kn_view_is_nocase(name, KN_VIEW("content-length"))) {
 			f->lengths++;
 			f->length = value;
-		} else if (name.len == 17 && kn_view_is_nocase(name, KN_VIEW("transfer-encoding"))) {
+		} else if (name.len == 17 &&
+			   kn_view_is_nocase(name, KN_VIEW("transfer-encoding"))) {
 			f->codings++;
 			f->coding = value;
 		}
@@ -356,7 +361,7 @@ static int run_llhttp(struct kn_http_parser *p, struct kn_view head, struct kn_e
 }
 
 ssize_t kn_http_parse_head(struct kn_http_parser *p, struct kn_view buf, size_t max,
-                           struct kn_http_head *ret, struct kn_err *err)
+			   struct kn_http_head *ret, struct kn_err *err)
 {
 	struct kn_view text = buf;
 
@@ -490,7 +495,7 @@ static int chunk_byte(struct kn_http_parser *p, char c, struct kn_err *err)
 
 /* Take at most p->left bytes of input from offset at as data. */
 static void take_data(struct kn_http_parser *p, struct kn_view input, size_t at,
-                      struct kn_http_body_step *ret)
+		      struct kn_http_body_step *ret)
 {
 	size_t n = input.len - at < p->left ? input.len - at : (size_t)p->left;
 
@@ -500,7 +505,7 @@ static void take_data(struct kn_http_parser *p, struct kn_view input, size_t at,
 }
 
 static int parse_chunked(struct kn_http_parser *p, struct kn_view input,
-                         struct kn_http_body_step *ret, struct kn_err *err)
+			 struct kn_http_body_step *ret, struct kn_err *err)
 {
 	size_t at = 0;
 
@@ -521,7 +526,7 @@ static int parse_chunked(struct kn_http_parser *p, struct kn_view input,
 }
 
 int kn_http_parse_body(struct kn_http_parser *p, struct kn_view input,
-                       struct kn_http_body_step *ret, struct kn_err *err)
+		       struct kn_http_body_step *ret, struct kn_err *err)
 {
 	*ret = (struct kn_http_body_step){ .used = 0 };
 	switch (p->body) {

@@ -42,7 +42,7 @@ int kn_http_io_flush(struct kn_http_io *io)
 	kn_http_io_full(io);
 	while (io->out_at < io->out.len) {
 		ssize_t n = send(io->watch.fd, io->out.ptr + io->out_at, io->out.len - io->out_at,
-		                 MSG_DONTWAIT | MSG_NOSIGNAL);
+				 MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN) {
@@ -100,11 +100,16 @@ void kn_http_io_fini(struct kn_http_io *io)
 static bool is_hop_by_hop(struct kn_view name)
 {
 	static const struct kn_view HOP[] = {
-		KN_VIEW("connection"),        KN_VIEW("content-length"),
-		KN_VIEW("transfer-encoding"), KN_VIEW("keep-alive"),
-		KN_VIEW("te"),                KN_VIEW("trailer"),
-		KN_VIEW("upgrade"),           KN_VIEW("proxy-connection"),
-		KN_VIEW("proxy-authenticate"),KN_VIEW("proxy-authorization"),
+		KN_VIEW("connection"),
+		KN_VIEW("content-length"),
+		KN_VIEW("transfer-encoding"),
+		KN_VIEW("keep-alive"),
+		KN_VIEW("te"),
+		KN_VIEW("trailer"),
+		KN_VIEW("upgrade"),
+		KN_VIEW("proxy-connection"),
+		KN_VIEW("proxy-authenticate"),
+		KN_VIEW("proxy-authorization"),
 		KN_VIEW("expect"),
 	};
 

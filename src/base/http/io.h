@@ -11,11 +11,11 @@ struct kn_http_io {
 	struct kn_loop *loop;
 	struct kn_watch watch;
 	struct kn_buf in;
-	size_t in_at;          /* bytes of in that were parsed */
+	size_t in_at; /* bytes of in that were parsed */
 	struct kn_buf out;
-	size_t out_at;         /* bytes of out that were sent */
-	bool streaming;        /* the last read filled its room: read more at a time */
-	bool was_full;         /* out was above the high-water mark: drain is owed */
+	size_t out_at;	/* bytes of out that were sent */
+	bool streaming; /* the last read filled its room: read more at a time */
+	bool was_full;	/* out was above the high-water mark: drain is owed */
 };
 
 /** Read once. Bytes read, 0 at end of stream, -EAGAIN, or -errno. */

@@ -35,22 +35,22 @@ struct kn_http_exchange {
 	struct kn_http_exchange *next, **prev;
 	struct kn_http_io io;
 	struct kn_timer timer;
-	struct kn_defer later;       /* flush, go on, or free: at the end of the round */
+	struct kn_defer later; /* flush, go on, or free: at the end of the round */
 	uint64_t deadline_ns;
 
 	enum state state;
 	enum reply reply;
-	bool active;                 /* a handler knows this exchange and has not seen its end */
+	bool active; /* a handler knows this exchange and has not seen its end */
 	bool paused;
 	bool resumed;
 	bool eof;
 	bool keep_alive;
-	bool chunked;                /* the reply */
-	bool head_only;              /* the request was HEAD */
-	bool discard;                /* answered early: the rest of the body is dropped */
-	bool lost;                   /* the connection cannot be used any more */
+	bool chunked;	/* the reply */
+	bool head_only; /* the request was HEAD */
+	bool discard;	/* answered early: the rest of the body is dropped */
+	bool lost;	/* the connection cannot be used any more */
 	uint64_t body_limit, body_seen;
-	int64_t reply_left;          /* -1: length not known */
+	int64_t reply_left; /* -1: length not known */
 
 	struct kn_http_parser *parser;
 	struct kn_http_head head;
@@ -140,8 +140,10 @@ static int add_connection(struct kn_http_server *s, int fd)
 		return -ENOMEM;
 	}
 	x->server = s;
-	x->io = (struct kn_http_io){ .loop = s->loop,
-		                     .watch = { .fd = fd, .events = EPOLLIN | EPOLLRDHUP, .call = on_io } };
+	x->io = (struct kn_http_io){
+		.loop = s->loop,
+		.watch = { .fd = fd, .events = EPOLLIN | EPOLLRDHUP, .call = on_io }
+	};
 	x->timer.call = on_timer;
 	x->later.call = on_later;
 	kn_arena_init(&x->arena);
@@ -197,7 +199,7 @@ static const char *date_now(struct kn_http_server *s)
 }
 
 static void put_head(struct kn_http_exchange *x, int status, const struct kn_header *headers,
-                     size_t n_headers, int64_t length)
+		     size_t n_headers, int64_t length)
 {
 	struct kn_buf *out = &x->io.out;
 	bool bodyless = status < 200 || status == 204 || status == 304;
@@ -245,7 +247,7 @@ static void plan_discard(struct kn_http_exchange *x)
 }
 
 void kn_http_begin(struct kn_http_exchange *x, int status, const struct kn_header *headers,
-                   size_t n_headers, int64_t length)
+		   size_t n_headers, int64_t length)
 {
 	bool bodyless = status < 200 || status == 204 || status == 304;
 
@@ -294,7 +296,7 @@ void kn_http_finish(struct kn_http_exchange *x)
 }
 
 void kn_http_reply(struct kn_http_exchange *x, int status, const struct kn_header *headers,
-                   size_t n_headers, struct kn_view body)
+		   size_t n_headers, struct kn_view body)
 {
 	if (x->reply != REPLY_NONE)
 		return;
@@ -305,7 +307,7 @@ void kn_http_reply(struct kn_http_exchange *x, int status, const struct kn_heade
 }
 
 void kn_http_reply_text(struct kn_http_exchange *x, int status, const char *content_type,
-                        const char *fmt, ...)
+			const char *fmt, ...)
 {
 	struct kn_header type = { KN_VIEW("Content-Type"), kn_view_of(content_type) };
 	char *text = NULL;
@@ -315,7 +317,7 @@ void kn_http_reply_text(struct kn_http_exchange *x, int status, const char *cont
 	int n = vasprintf(&text, fmt, ap);
 	va_end(ap);
 	kn_http_reply(x, n < 0 ? 500 : status, &type, 1,
-	              n < 0 ? KN_VIEW_NULL : (struct kn_view){ text, (size_t)n });
+		      n < 0 ? KN_VIEW_NULL : (struct kn_view){ text, (size_t)n });
 	if (n >= 0)
 		free(text);
 }
@@ -328,7 +330,7 @@ void kn_http_abort(struct kn_http_exchange *x)
 	}
 	/* A reset, so that a reply which lasts until the close is not taken for whole. */
 	setsockopt(x->io.watch.fd, SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 1 },
-	           sizeof(struct linger));
+		   sizeof(struct linger));
 	x->lost = true;
 	kn_buf_clear(&x->io.out);
 	x->io.out_at = 0;
@@ -486,7 +488,8 @@ static bool read_head(struct kn_http_exchange *x)
 		}
 		input.len = n;
 	}
-	ssize_t used = kn_http_parse_head(x->parser, input, x->server->config.max_head, &x->head, &why);
+	ssize_t used =
+		kn_http_parse_head(x->parser, input, x->server->config.max_head, &x->head, &why);
 	if (used < 0) {
 		refuse(x, status_of(used), why.text);
 		return false;
@@ -657,7 +660,9 @@ static void on_timer(struct kn_timer *t)
 	else if (x->state == HEAD || x->state == CLOSING || kn_http_io_unsent(&x->io))
 		lose(x); /* idle, or a client that does not read its reply */
 	else
-		set_deadline(x, x->server->config.idle_timeout_ms); /* the handler has its own deadline */
+		set_deadline(
+			x,
+			x->server->config.idle_timeout_ms); /* the handler has its own deadline */
 }
 
 /* ---- what handlers call ----------------------------------------------------------------------- */
@@ -696,8 +701,8 @@ void kn_http_pause(struct kn_http_exchange *x, bool paused)
 }
 
 void kn_http_collect(struct kn_http_exchange *x, uint64_t max,
-                     void (*done)(struct kn_http_exchange *x, struct kn_view body, void *arg),
-                     void *arg)
+		     void (*done)(struct kn_http_exchange *x, struct kn_view body, void *arg),
+		     void *arg)
 {
 	x->collect_done = done;
 	x->collect_arg = arg;
@@ -706,8 +711,9 @@ void kn_http_collect(struct kn_http_exchange *x, uint64_t max,
 
 /* ---- server's life ---------------------------------------------------------------------------- */
 
-int kn_http_server_new(struct kn_loop *loop, int listen_fd, const struct kn_http_server_config *config,
-                       struct kn_http_server **ret, struct kn_err *err)
+int kn_http_server_new(struct kn_loop *loop, int listen_fd,
+		       const struct kn_http_server_config *config, struct kn_http_server **ret,
+		       struct kn_err *err)
 {
 	struct kn_http_server *s = calloc(1, sizeof(*s));
 	if (!s)

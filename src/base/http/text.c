@@ -39,7 +39,8 @@ int kn_http_decode(struct kn_arena *a, struct kn_view v, struct kn_view *ret, st
 		unsigned char c = (unsigned char)v.ptr[i];
 		if (c == '%') {
 			if (v.len - i < 3 ||
-			    kn_unhex((struct kn_view){ v.ptr + i + 1, 2 }, &c, 1, NULL) < 0 || c == 0)
+			    kn_unhex((struct kn_view){ v.ptr + i + 1, 2 }, &c, 1, NULL) < 0 ||
+			    c == 0)
 				return kn_fail(err, EINVAL, "a broken %%-escape");
 			i += 2;
 		}
