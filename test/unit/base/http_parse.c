@@ -104,7 +104,7 @@ static const struct bad BAD_REQUESTS[] = {
 	{ "GET / HTTP/2.0\r\nHost: a\r\n\r\n", EPROTONOSUPPORT },
 	{ "GET / HTTP/0.9\r\nHost: a\r\n\r\n", EPROTONOSUPPORT },
 	{ "GET / HTTP/1.10\r\nHost: a\r\n\r\n", EPROTONOSUPPORT },
-	{ "GET /\r\n\r\n", EBADMSG },
+	{ "GET /\r\n\r\n", EPROTONOSUPPORT },
 	{ "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", ENOSYS },
 	{ "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", EBADMSG },
 	{ "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", EBADMSG },
