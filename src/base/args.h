@@ -52,7 +52,7 @@ struct kn_command {
 enum { KN_ARGS_RUN, KN_ARGS_HELP };
 
 /**
- * Parse argv[1..]. What remains after options is put into ret_operands (argv's own pointers).
+ * Parse argv[1..], which is reordered: what remains after options lies at *ret_operands, inside it.
  *
  * Returns KN_ARGS_RUN, or KN_ARGS_HELP when --help was given: print kn_args_help() and exit 0.
  * Errors  EINVAL, told so that the user sees what to type; exit 2
@@ -64,7 +64,8 @@ kn_must_use int kn_args_parse(const struct kn_command *cmd, int argc, char **arg
 void kn_args_help(const struct kn_command *cmd, struct kn_buf *ret);
 
 /*
- * A program's verbs. run gets argv from the verb on and returns the exit code (0, 1 or 2).
+ * A program's verbs. run gets argv from the verb's last word on (so that kn_args_parse() takes it
+ * as it is) and returns the exit code (0, 1 or 2).
  */
 struct kn_verb {
 	const char *name;      /* "deploy", or "image import" with one blank */
