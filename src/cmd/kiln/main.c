@@ -1,0 +1,24 @@
+/*
+ * kiln: every role of the platform, for a person at a terminal. A verb is a file beside this one.
+ */
+#include <signal.h>
+
+#include "cmd/kiln/kiln.h"
+
+static const struct kn_verb verbs[] = {
+	{ "login", "get a token from a node and keep it", kn_verb_login },
+	{ "image import", "put a container image into the node's store", kn_verb_image_import },
+	{ "image list", "images in the node's store", kn_verb_image_list },
+	{ "image remove", "take images out of the node's store", kn_verb_image_remove },
+	{ "list", "functions of the node", kn_verb_list },
+	{ "invoke", "call a function", kn_verb_invoke },
+	{ "logs", "what a function printed", kn_verb_logs },
+	{ "version", "the version of this program, or of a node", kn_verb_version },
+};
+
+int main(int argc, char **argv)
+{
+	signal(SIGPIPE, SIG_IGN); /* a reader that leaves is an error of the write */
+	return kn_verbs_run("kiln", "runs functions in microVMs", verbs, KN_ARRAY_LEN(verbs), argc,
+			    argv);
+}
