@@ -64,6 +64,8 @@ struct kn_auth_config {
  */
 kn_must_use int kn_auth_new(const struct kn_auth_config *config, struct kn_auth **ret,
                             struct kn_err *err);
+
+/** Free the HTTP server and the worker threads first: both may still call back. NULL is fine. */
 void kn_auth_free(struct kn_auth *a);
 KN_AUTO(kn_auth_free, struct kn_auth *);
 
@@ -91,6 +93,15 @@ void kn_auth_jwks(struct kn_auth *a, struct kn_http_exchange *x);
 
 /** Answer GET /.well-known/oauth-authorization-server and openid-configuration (RFC 8414). */
 void kn_auth_metadata(struct kn_auth *a, struct kn_http_exchange *x);
+
+/**
+ * The value of key in a form body (application/x-www-form-urlencoded), decoded into the arena.
+ *
+ * ret     ptr is NULL when the key is missing
+ * Errors  EINVAL broken encoding, or the key is there twice; ENOMEM
+ */
+kn_must_use int kn_form_value(struct kn_arena *arena, struct kn_view body, const char *key,
+                              struct kn_view *ret, struct kn_err *err);
 
 /** Why a token does not count. One word each for clients and tests. */
 enum kn_token_fault {
