@@ -55,10 +55,11 @@ enum { KN_RING_BROKEN = -1, KN_RING_EMPTY = 0, KN_RING_OK = 1 };
 static inline int kn_ring_put(struct kn_ring *r, struct kn_ring_desc d)
 {
 	if (r->mine - r->theirs == r->size) {
-		r->theirs = atomic_load_explicit(&r->shared->tail, memory_order_acquire);
-		if (r->mine - r->theirs > r->size)
+		uint32_t tail = atomic_load_explicit(&r->shared->tail, memory_order_acquire);
+		if (r->mine - tail > r->size)
 			return KN_RING_BROKEN;
-		if (r->mine - r->theirs == r->size)
+		r->theirs = tail;
+		if (r->mine - tail == r->size)
 			return KN_RING_EMPTY;
 	}
 	r->shared->desc[r->mine & (r->size - 1)] = d;
@@ -70,10 +71,11 @@ static inline int kn_ring_put(struct kn_ring *r, struct kn_ring_desc d)
 static inline int kn_ring_take(struct kn_ring *r, struct kn_ring_desc *ret)
 {
 	if (r->mine == r->theirs) {
-		r->theirs = atomic_load_explicit(&r->shared->head, memory_order_acquire);
-		if (r->theirs - r->mine > r->size)
+		uint32_t head = atomic_load_explicit(&r->shared->head, memory_order_acquire);
+		if (head - r->mine > r->size)
 			return KN_RING_BROKEN;
-		if (r->theirs == r->mine)
+		r->theirs = head;
+		if (head == r->mine)
 			return KN_RING_EMPTY;
 	}
 	volatile const struct kn_ring_desc *d = &r->shared->desc[r->mine & (r->size - 1)];
