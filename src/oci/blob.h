@@ -50,8 +50,8 @@ kn_must_use int kn_blob_write(struct kn_blob_writer *w, const void *ptr, size_t 
                               struct kn_err *err);
 
 /**
- * Check the digest and give the blob its name; durable when this returns. A blob that is already
- * there stays as it is.
+ * Check the digest and give the blob its name; durable when this returns. It takes the place of a
+ * blob of that name, which is the same unless the disk spoiled it.
  *
  * Errors  EBADMSG another digest than expected: nothing is kept; ENOSPC ...
  */

@@ -103,6 +103,9 @@ struct kn_manifest {
 	struct kn_spec_pairs annotations;
 };
 
+/** True for a bare function. */
+bool kn_manifest_is_bare(const struct kn_manifest *m);
+
 /** What the runtime needs of an image's config. */
 struct kn_image_config {
 	struct kn_platform platform;
