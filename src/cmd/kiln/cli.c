@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "cmd/kiln/kiln.h"
+#include "cmd/kiln/print.h"
 
 int kn_cli_parse(const struct kn_command *cmd, int argc, char **argv, const char ***ret_operands,
 		 size_t *ret_n)
@@ -26,7 +27,9 @@ int kn_cli_parse(const struct kn_command *cmd, int argc, char **argv, const char
 int kn_cli_failed(const struct kn_command *cmd, const struct kn_err *err)
 {
 	fflush(stdout);
-	fprintf(stderr, "%s: %s\n", cmd->name, kn_err_text(err));
+	fprintf(stderr, "%s: ", cmd->name);
+	kn_show_text(stderr, kn_view_of(kn_err_text(err))); /* it may quote a node */
+	fputc('\n', stderr);
 	return KN_EXIT_FAILED;
 }
 

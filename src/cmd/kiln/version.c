@@ -36,6 +36,8 @@ int kn_verb_version(int argc, char **argv)
 		.name = "kiln version",
 		.summary = "Print the version of this program, or of a node.",
 		.usage = "[--node]",
+		.more = "Example:\n"
+			"  kiln version --node --gateway http://edge-7:8080\n",
 		.args = args,
 		.n_args = KN_ARRAY_LEN(args),
 	};

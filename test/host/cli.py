@@ -1,0 +1,415 @@
+#!/usr/bin/env python3
+"""`kiln` as a stranger meets it: every verb against a node that is played here, wrong arguments,
+missing files, a node that is not there, tokens that expire, replies that lie.
+
+Usage: cli.py BUILD_DIR"""
+import base64
+import http.server
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+import unittest
+import urllib.parse
+
+KILN = os.path.abspath(os.path.join(sys.argv[1] if len(sys.argv) > 1 else "build", "kiln"))
+CLIENT, SECRET = "admin", "s3cret/with:odd chars"
+
+
+class Node(http.server.BaseHTTPRequestHandler):
+    """The paths of a node that the verbs use; what came in is kept for the tests."""
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def reply(self, status, body=b"", headers=()):
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def body(self):
+        if "chunked" in self.headers.get("Transfer-Encoding", ""):
+            out = b""
+            while size := int(self.rfile.readline(), 16):
+                out += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return out
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def token(self):
+        want = "Basic " + base64.b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
+        if self.headers.get("Authorization") != want:
+            return self.reply(401, {"error": "invalid_client"})
+        self.server.tokens += 1
+        self.reply(200, {"access_token": f"t{self.server.tokens}", "token_type": "Bearer",
+                         "expires_in": self.server.expires_in})
+
+    def handle_any(self):
+        s = self.server
+        body = self.body()
+        path, _, query = self.path.partition("?")
+        s.seen.append((self.command, self.path, dict(self.headers), body))
+        if path == "/oauth/token":
+            return self.token()
+        if path in s.canned:
+            return s.canned[path](self, body)
+        if self.headers.get("Authorization") != f"Bearer t{s.tokens}":
+            return self.reply(401, {"error": "no token"})
+        if path == "/system/functions" and self.command == "GET":
+            return self.reply(200, [{"name": "telemetry", "image": "telemetry:latest",
+                                     "availableReplicas": 1, "invocationCount": 12,
+                                     "kiln": {"class": "microvm"}}])
+        if path == "/kiln/v1/images" and self.command == "GET":
+            return self.reply(200, [{"name": "a:latest", "digest": "sha256:" + "ab" * 32,
+                                     "kind": "container", "bytes": 12400000}])
+        if path == "/kiln/v1/images" and self.command == "POST":
+            return self.reply(201, {"name": "a:latest", "digest": "sha256:" + "ab" * 32,
+                                    "kind": "container", "bytes": len(body)})
+        if path == "/kiln/v1/images" and self.command == "DELETE":
+            return self.reply(204)
+        if path == "/function/echo":
+            return self.reply(200, body, [("X-Kiln-Start", "cold"), ("X-Call-Id", "c1"),
+                                          ("X-Kiln-Phases", "queue;dur=0.1, boot;dur=900")])
+        if path == "/function/broken":
+            return self.reply(418, b"I am a teapot\n", [("X-Kiln-Start", "warm")])
+        return self.reply(404, {"error": f"no function at {path}\x1b[31m",
+                                "hint": "see kiln list"})
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = handle_any
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.tmp = tempfile.TemporaryDirectory()
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Node)
+        self.server.daemon_threads = True
+        self.server.seen, self.server.canned = [], {}
+        self.server.tokens, self.server.expires_in = 0, 3600
+        self.server.handle_error = lambda *args: None   # a client that left
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.env = {"HOME": self.tmp.name, "PATH": os.environ["PATH"],
+                    "http_proxy": "http://127.0.0.1:1"}
+
+    def tearDown(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.tmp.cleanup()
+
+    def kiln(self, *args, stdin=b"", env=None, gateway=True):
+        env = dict(self.env, **(env or {}))
+        if gateway:
+            env.setdefault("KILN_GATEWAY", self.url)
+        return subprocess.run([KILN, *args], input=stdin, env=env, cwd=self.tmp.name,
+                              capture_output=True, timeout=30)
+
+    def login(self):
+        r = self.kiln("login", "--client-id", CLIENT, "--client-secret-stdin",
+                      stdin=SECRET.encode() + b"\n")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        return r
+
+    def config(self):
+        return os.path.join(self.tmp.name, ".config/kiln/config.json")
+
+    def path(self, name, data):
+        path = os.path.join(self.tmp.name, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as f:
+            f.write(data)
+        return path
+
+    def told(self, r, code, *words):
+        self.assertEqual(r.returncode, code, r)
+        for word in words:
+            self.assertIn(word, r.stderr.decode())
+        self.assertTrue(r.stderr.endswith(b"\n"))
+        self.assertNotIn(b"\x1b", r.stderr)
+
+
+class Usage(Case):
+    def verbs(self):
+        page = self.kiln("--help").stdout.decode()
+        rows = page.split("Commands:\n")[1].split("\n\n")[0].splitlines()
+        return [row[2:].split("  ")[0].strip().split() for row in rows]
+
+    def test_every_verb_teaches(self):
+        verbs = self.verbs()
+        self.assertGreater(len(verbs), 7)
+        for verb in verbs:
+            r = self.kiln(*verb, "--help")
+            self.assertEqual(r.returncode, 0, verb)
+            self.assertIn(b"Usage: kiln " + " ".join(verb).encode(), r.stdout)
+            self.assertIn(b"Example", r.stdout, verb)
+            self.assertIn(b"--json", r.stdout, verb)
+
+    def test_every_verb_refuses_an_unknown_option(self):
+        for verb in self.verbs():
+            self.told(self.kiln(*verb, "--jsn"), 2, "--json")
+
+    def test_no_verb_and_wrong_verbs(self):
+        self.assertEqual(self.kiln().returncode, 2)
+        self.told(self.kiln("lst"), 2, "list")
+        self.told(self.kiln("image", "improt"), 2, "image import")
+
+    def test_missing_words(self):
+        for args in (["invoke"], ["logs"], ["image", "import"], ["image", "remove"], ["login"],
+                     ["login", "--client-id", "x"], ["invoke", "f", "g"],
+                     ["invoke", "f", "--header", "x"], ["invoke", "f", "-q", "x"],
+                     ["invoke", "f", "-d", "x", "-f", "y"], ["invoke", "f", "-p", "/a b"]):
+            self.told(self.kiln(*args), 2, "kiln")
+
+    def test_standard_output_that_fails(self):
+        with open("/dev/full", "wb") as full:
+            r = subprocess.run([KILN, "version"], stdout=full, stderr=subprocess.PIPE)
+        self.told(r, 1, "standard output")
+
+
+class Login(Case):
+    def test_keeps_a_private_file(self):
+        self.login()
+        self.assertEqual(os.stat(self.config()).st_mode & 0o777, 0o600)
+        r = self.kiln("list", gateway=False)   # the last login is the default
+        self.assertIn(b"telemetry", r.stdout)
+
+    def test_takes_the_node_s_credentials_file(self):
+        path = self.path("credentials", f"client_id={CLIENT}\nclient_secret={SECRET}\n".encode())
+        self.assertEqual(self.kiln("login", "--credentials", path).returncode, 0)
+        bad = self.path("other", b"hello\n")
+        self.told(self.kiln("login", "--credentials", bad), 1, "client_id=")
+        self.told(self.kiln("login", "--credentials", "/nonexistent"), 1, "/nonexistent")
+
+    def test_wrong_secret(self):
+        r = self.kiln("login", "--client-id", CLIENT, "--client-secret-stdin", stdin=b"wrong")
+        self.told(r, 1, "does not know this client id", "credentials")
+        self.assertFalse(os.path.exists(self.config()))
+
+    def test_no_login(self):
+        self.told(self.kiln("list"), 1, "not logged in", "kiln login --gateway " + self.url)
+
+    def test_given_token_counts_and_is_not_renewed(self):
+        self.login()
+        self.told(self.kiln("list", "--token", "old"), 1, "refused this token")
+        self.assertEqual(self.kiln("list", env={"KILN_TOKEN": "t1"}).returncode, 0)
+
+    def test_expired_token_is_renewed(self):
+        self.server.expires_in = 1
+        self.login()
+        self.assertEqual(self.kiln("list").returncode, 0)
+        self.assertEqual(self.server.tokens, 2)
+
+    def test_token_of_a_node_made_anew_is_renewed(self):
+        self.login()
+        self.server.tokens = 7
+        self.assertEqual(self.kiln("list").returncode, 0)
+
+    def test_token_goes_to_its_own_node_only(self):
+        self.login()
+        port = self.server.server_address[1]
+        self.kiln("list", "--gateway", f"http://localhost:{port}/")
+        self.assertNotIn("Authorization", self.server.seen[-1][2])
+
+    def test_redirects_are_not_followed(self):
+        self.login()
+        self.server.canned["/system/functions"] = lambda h, b: h.reply(
+            307, b"", [("Location", self.url + "/elsewhere")])
+        self.assertEqual(self.kiln("list").returncode, 1)
+        self.assertNotIn("/elsewhere", [s[1] for s in self.server.seen])
+
+    def test_file_open_to_others_is_refused(self):
+        self.login()
+        os.chmod(self.config(), 0o644)
+        self.told(self.kiln("list"), 1, "chmod 600")
+
+    def test_damaged_file(self):
+        self.login()
+        with open(self.config(), "w") as f:
+            f.write("{")
+        self.told(self.kiln("list"), 1, "log in again")
+
+    def test_json(self):
+        self.login()
+        path = self.path("credentials", f"client_id={CLIENT}\nclient_secret={SECRET}\n".encode())
+        r = self.kiln("login", "--credentials", path, "--json")
+        self.assertEqual(json.loads(r.stdout)["gateway"], self.url)
+
+
+class Nodes(Case):
+    def test_none_there(self):
+        self.told(self.kiln("list", "--gateway", "http://127.0.0.1:1"), 1, "no node answers",
+                  "kilnd --state")
+
+    def test_bad_addresses(self):
+        for url in ("ftp://x", "http://", "http://a b", "http://u@h", "file:///etc/passwd"):
+            self.told(self.kiln("list", "--gateway", url), 1, "gateway")
+
+    def test_no_http(self):
+        self.login()
+        self.server.canned["/system/functions"] = lambda h, b: h.wfile.write(b"SSH-2.0-x\r\n")
+        self.assertEqual(self.kiln("list").returncode, 1)
+
+    def test_no_json(self):
+        self.login()
+        self.server.canned["/system/functions"] = lambda h, b: h.reply(200, b"<html>")
+        self.told(self.kiln("list"), 1, "no Kiln node")
+        self.server.canned["/system/functions"] = lambda h, b: h.reply(502, b"\n bad\x07 day\nx")
+        self.told(self.kiln("list"), 1, "bad? day")
+
+    def test_openfaas_url_counts(self):
+        self.login()
+        r = self.kiln("list", gateway=False, env={"OPENFAAS_URL": "http://127.0.0.1:1"})
+        self.told(r, 1, "127.0.0.1:1")
+
+
+class Functions(Case):
+    def setUp(self):
+        super().setUp()
+        self.login()
+
+    def test_list(self):
+        lines = self.kiln("list").stdout.decode().splitlines()
+        self.assertEqual(lines[1].split()[:2], ["telemetry", "microvm"])
+        self.assertEqual(json.loads(self.kiln("list", "--json").stdout)[0]["name"], "telemetry")
+
+    def test_invoke_sends_standard_input(self):
+        for size in (0, 10, 1 << 20, (3 << 20) + 17):
+            data = os.urandom(size)
+            r = self.kiln("invoke", "echo", stdin=data)
+            self.assertEqual((r.returncode, r.stdout), (0, data))
+
+    def test_invoke_options(self):
+        r = self.kiln("invoke", "echo", "-X", "PUT", "-p", "a/b", "-q", "x=1 &2", "-q", "y=",
+                      "-H", "Ce-Id: 7", "-t", "application/json", "-d", "{}")
+        method, path, headers, body = self.server.seen[-1]
+        self.assertEqual((method, path, body), ("PUT", "/function/echo/a/b?x=1%20%262&y=", b"{}"))
+        self.assertEqual((headers["Ce-Id"], headers["Content-Type"]), ("7", "application/json"))
+        self.told(r, 1, "no function at", "see kiln list")
+
+    def test_invoke_file(self):
+        path = self.path("in", b"from a file")
+        self.assertEqual(self.kiln("invoke", "echo", "-f", path).stdout, b"from a file")
+        self.told(self.kiln("invoke", "echo", "-f", "/none"), 1, "/none")
+
+    def test_invoke_tells(self):
+        r = self.kiln("invoke", "-v", "echo", "-d", "hi")
+        self.assertEqual(r.stdout, b"hi")
+        for word in (b"status 200", b"cold", b"boot", b"c1"):
+            self.assertIn(word, r.stderr)
+
+    def test_invoke_json(self):
+        reply = json.loads(self.kiln("invoke", "--json", "echo", "-d", "hi").stdout)
+        self.assertEqual((reply["status"], reply["body"]), (200, "hi"))
+        self.assertEqual(reply["headers"]["X-Kiln-Start"], "cold")
+        reply = json.loads(self.kiln("invoke", "--json", "echo", stdin=b"\xff\xfe").stdout)
+        self.assertEqual(base64.b64decode(reply["body_base64"]), b"\xff\xfe")
+
+    def test_function_s_own_error(self):
+        r = self.kiln("invoke", "broken")
+        self.assertEqual(r.stdout, b"I am a teapot\n")
+        self.told(r, 1, "418")
+
+    def test_logs(self):
+        lines = [{"name": "f", "instance": "i1", "timestamp": "2026-01-01T00:00:00Z",
+                  "text": f"line {i} \x1b[2J"} for i in range(3)]
+
+        def stream(handler, body):
+            text = "".join(json.dumps(l) + "\n" for l in lines).encode()
+            handler.send_response(200)
+            handler.end_headers()
+            for i in range(0, len(text), 11):   # lines come in pieces
+                handler.wfile.write(text[i:i + 11])
+            handler.close_connection = True
+
+        self.server.canned["/system/logs"] = stream
+        r = self.kiln("logs", "f", "--tail", "3", "--since", "10m", "--instance", "i1")
+        self.assertEqual(r.stdout.decode().splitlines()[2],
+                         "2026-01-01T00:00:00Z i1 line 2 \\x1b[2J")
+        query = urllib.parse.parse_qs(self.server.seen[-1][1].partition("?")[2])
+        self.assertEqual((query["name"], query["tail"]), (["f"], ["3"]))
+        self.assertRegex(query["since"][0], r"^\d{4}-\d\d-\d\dT")
+
+    def test_logs_follow_ends_by_interrupt(self):
+        started = threading.Event()
+
+        def stream(handler, body):
+            handler.send_response(200)
+            handler.end_headers()
+            handler.wfile.write(b'{"timestamp":"t","instance":"i","text":"on"}\n')
+            handler.wfile.flush()
+            started.set()
+            time.sleep(5)
+
+        self.server.canned["/system/logs"] = stream
+        p = subprocess.Popen([KILN, "logs", "-f", "f"], env=dict(self.env, KILN_GATEWAY=self.url),
+                             stdout=subprocess.PIPE)
+        self.assertTrue(started.wait(10))
+        self.assertEqual(p.stdout.readline(), b"t i on\n")
+        p.send_signal(signal.SIGINT)
+        self.assertEqual(p.wait(10), -signal.SIGINT)
+        p.stdout.close()
+
+
+class Images(Case):
+    def setUp(self):
+        super().setUp()
+        self.login()
+
+    def test_list(self):
+        out = self.kiln("image", "list").stdout.decode()
+        self.assertIn("12.4 MB", out)
+        self.assertIn("sha256:abababababab", out)
+
+    def test_import_archive(self):
+        data = os.urandom(300000)
+        r = self.kiln("image", "import", self.path("a.tar", data), "--name", "a:1")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        method, path, _, body = self.server.seen[-1]
+        self.assertEqual((method, path, body), ("POST", "/kiln/v1/images?name=a%3A1", data))
+
+    def test_import_folder_as_tar(self):
+        files = {"oci-layout": b"{}", "index.json": b"[]", "blobs/sha256/aa": os.urandom(700000),
+                 "blobs/sha256/empty": b""}
+        for name, data in files.items():
+            self.path("layout/" + name, data)
+        r = self.kiln("image", "import", "layout/")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        got = {}
+        with tarfile.open(fileobj=io.BytesIO(self.server.seen[-1][3])) as tar:
+            for member in tar:
+                if member.isfile():
+                    got[member.name] = tar.extractfile(member).read()
+        self.assertEqual(got, files)
+
+    def test_import_refuses(self):
+        os.mkdir(os.path.join(self.tmp.name, "empty"))
+        self.told(self.kiln("image", "import", "empty"), 1, "no OCI layout")
+        self.told(self.kiln("image", "import", "absent.tar"), 1, "absent.tar")
+        self.path("link/index.json", b"{}")
+        os.symlink("/etc/passwd", os.path.join(self.tmp.name, "link/blob"))
+        self.told(self.kiln("image", "import", "link"), 1, "neither file nor folder")
+
+    def test_refused_upload_tells_the_reason(self):
+        self.server.canned["/kiln/v1/images"] = lambda h, b: h.reply(
+            400, {"error": "blob sha256:aa has another digest"})
+        r = self.kiln("image", "import", self.path("a.tar", os.urandom(100000)))
+        self.told(r, 1, "another digest")
+
+    def test_remove(self):
+        r = self.kiln("image", "remove", "a:1", "b", "--json")
+        self.assertEqual(json.loads(r.stdout), ["a:1", "b"])
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=1)
