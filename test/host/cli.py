@@ -70,7 +70,19 @@ class Node(http.server.BaseHTTPRequestHandler):
         if path == "/system/functions" and self.command == "GET":
             return self.reply(200, [{"name": "telemetry", "image": "telemetry:latest",
                                      "availableReplicas": 1, "invocationCount": 12,
-                                     "kiln": {"class": "microvm"}}])
+                                     "kiln": {"class": "microvm",
+                                              "invocations": {"cold": 2}}}])
+        if path == "/system/function/telemetry":
+            return self.reply(200, {
+                "name": "telemetry", "image": "telemetry:latest", "createdAt": "2026-01-01T00:00:00Z",
+                "envVars": {"A": "b\x1b"}, "usage": {"cpu": 12, "totalMemoryBytes": 90000000},
+                "kiln": {"class": "microvm", "contract": "http", "port": 8080, "auth": "token",
+                         "hypervisor": "QEMU with TCG", "hypervisorReason": "no KVM",
+                         "instances": {"total": 1, "ready": 1, "busy": 0}, "waiting": 0,
+                         "invocations": {"total": 3, "cold": 1, "warm": 2},
+                         "lastColdStart": {"at": "2026-01-01T00:00:00Z", "ms": 1240.5,
+                                           "phases": [{"name": "boot", "ms": 1200}]},
+                         "lastError": "exited with code 3"}})
         if path == "/kiln/v1/images" and self.command == "GET":
             return self.reply(200, [{"name": "a:latest", "digest": "sha256:" + "ab" * 32,
                                      "kind": "container", "bytes": 12400000}])
@@ -81,7 +93,7 @@ class Node(http.server.BaseHTTPRequestHandler):
             return self.reply(204)
         if path == "/function/echo":
             return self.reply(200, body, [("X-Kiln-Start", "cold"), ("X-Call-Id", "c1"),
-                                          ("X-Kiln-Phases", "queue;dur=0.1, boot;dur=900")])
+                                          ("Server-Timing", "queue;dur=0.100, boot;dur=900.000, odd")])
         if path == "/function/broken":
             return self.reply(418, b"I am a teapot\n", [("X-Kiln-Start", "warm")])
         return self.reply(404, {"error": f"no function at {path}\x1b[31m",
@@ -280,8 +292,18 @@ class Functions(Case):
 
     def test_list(self):
         lines = self.kiln("list").stdout.decode().splitlines()
-        self.assertEqual(lines[1].split()[:2], ["telemetry", "microvm"])
+        self.assertEqual(lines[1].split(), ["telemetry", "microvm", "1", "12", "2",
+                                            "telemetry:latest"])
         self.assertEqual(json.loads(self.kiln("list", "--json").stdout)[0]["name"], "telemetry")
+
+    def test_describe(self):
+        out = self.kiln("describe", "telemetry").stdout.decode()
+        for word in ("microvm on QEMU with TCG (no KVM)", "/function/telemetry (callers need",
+                     "1.24 s", "boot 1.20 s", "exited with code 3", "A=b\\x1b", "90.0 MB"):
+            self.assertIn(word, out)
+        fn = json.loads(self.kiln("describe", "telemetry", "--json").stdout)
+        self.assertEqual(fn["kiln"]["lastColdStart"]["phases"][0]["name"], "boot")
+        self.told(self.kiln("describe", "other"), 1, "no function", "see kiln list")
 
     def test_invoke_sends_standard_input(self):
         for size in (0, 10, 1 << 20, (3 << 20) + 17):
@@ -305,7 +327,7 @@ class Functions(Case):
     def test_invoke_tells(self):
         r = self.kiln("invoke", "-v", "echo", "-d", "hi")
         self.assertEqual(r.stdout, b"hi")
-        for word in (b"status 200", b"cold", b"boot", b"c1"):
+        for word in (b"status 200", b"cold", b"queue 100 us, boot 900.0 ms", b"c1"):
             self.assertIn(word, r.stderr)
 
     def test_invoke_json(self):

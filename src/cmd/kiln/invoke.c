@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -84,10 +85,33 @@ static int download(const void *ptr, size_t len, void *arg)
 
 /* ---- what is told about it ----------------------------------------------------------------- */
 
+/* "queue;dur=0.100, boot;dur=900.000" as "queue 100 us, boot 900 ms". Source: W3C Server Timing */
+static void tell_phases(struct kn_view timing)
+{
+	struct kn_view phase, name;
+	const char *before = "; on the node: ";
+
+	while (kn_view_split(&timing, ',', &phase)) {
+		char took[KN_SHORT] = "";
+		char text[KN_SHORT] = "";
+		phase = kn_view_trim(phase);
+		kn_view_split(&phase, ';', &name);
+		if (kn_view_starts(phase, KN_VIEW("dur=")) && phase.len < sizeof(text)) {
+			snprintf(text, sizeof(text), "%.*s", (int)phase.len - 4, phase.ptr + 4);
+			double ms = strtod(text, NULL);
+			kn_show_ns(ms > 0 && ms < 1e9 ? (uint64_t)(ms * 1e6) : 0, took);
+		}
+		fputs(before, stderr);
+		kn_show_text(stderr, name);
+		fprintf(stderr, " %s", took);
+		before = ", ";
+	}
+}
+
 static void tell(const struct invocation *v, const struct kn_node_reply *reply)
 {
 	struct kn_view start = kn_node_reply_header(reply, "X-Kiln-Start");
-	struct kn_view phases = kn_node_reply_header(reply, "X-Kiln-Phases");
+	struct kn_view timing = kn_node_reply_header(reply, "Server-Timing");
 	struct kn_view id = kn_node_reply_header(reply, "X-Call-Id");
 	char took[KN_SHORT];
 
@@ -98,10 +122,8 @@ static void tell(const struct invocation *v, const struct kn_node_reply *reply)
 		kn_show_text(stderr, start);
 	}
 	fprintf(stderr, ", %s here", took);
-	if (phases.len > 0) {
-		fputs("; on the node: ", stderr);
-		kn_show_text(stderr, phases);
-	}
+	if (timing.len > 0)
+		tell_phases(timing);
 	if (id.len > 0) {
 		fputs("; call ", stderr);
 		kn_show_text(stderr, id);

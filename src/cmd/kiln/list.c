@@ -31,7 +31,7 @@ static int show(const json_t *functions, struct kn_err *err)
 		kn_grid_add(&grid, "%s", text(kiln, "class"));
 		kn_grid_add(&grid, "%lld", number(fn, "availableReplicas"));
 		kn_grid_add(&grid, "%lld", number(fn, "invocationCount"));
-		kn_grid_add(&grid, "%lld", number(json_object_get(kiln, "starts"), "cold"));
+		kn_grid_add(&grid, "%lld", number(json_object_get(kiln, "invocations"), "cold"));
 		kn_grid_add(&grid, "%s", text(fn, "image"));
 	}
 	return kn_grid_print(&grid, stdout, err);

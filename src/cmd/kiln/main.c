@@ -11,6 +11,7 @@ static const struct kn_verb verbs[] = {
 	{ "image list", "images in the node's store", kn_verb_image_list },
 	{ "image remove", "take images out of the node's store", kn_verb_image_remove },
 	{ "list", "functions of the node", kn_verb_list },
+	{ "describe", "everything about one function", kn_verb_describe },
 	{ "invoke", "call a function", kn_verb_invoke },
 	{ "logs", "what a function printed", kn_verb_logs },
 	{ "version", "the version of this program, or of a node", kn_verb_version },
