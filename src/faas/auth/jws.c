@@ -183,7 +183,7 @@ int jws_key_load(struct jws_key *key, int dir, struct kn_err *err)
 	}
 	if (r < 0) {
 		kn_fail(err, why.code, "%s", why.text);
-		return kn_while(err, "signing key '%s'", KEY_FILE) ?: r;
+		return kn_while(err, "signing key '%s'", KEY_FILE);
 	}
 	return 0;
 }

@@ -1,0 +1,336 @@
+/*
+ * What OpenFaaS' deployment has no field for: annotations "kiln.NAME", one row each, and the two
+ * scale labels that Kiln follows. Here also the defaults, which must work for a function that says
+ * nothing but its image.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "faas/function/private.h"
+
+enum {
+	DEFAULT_PORT = 8080,
+	DEFAULT_QUEUE = 1024,
+	DEFAULT_SCALE_MAX = 4,
+	MAX_CONCURRENCY = 4096,
+	MAX_QUEUE = 65536,
+	MAX_SCALE = 1000,
+	MAX_VCPUS = 32,
+	DEFAULT_TIMEOUT_MS = 60 * 1000,
+	DEFAULT_BOOT_TIMEOUT_MS = 60 * 1000,
+	MAX_TIMEOUT_MS = 24 * 3600 * 1000,
+};
+
+#define MIB                 (UINT64_C(1) << 20)
+#define BARE_MEMORY         (16 * MIB)
+#define BARE_MEMORY_STEP    (2 * MIB)
+#define LINUX_MEMORY        (256 * MIB)
+#define LINUX_MEMORY_LEAST  (64 * MIB)
+#define MEMORY_MOST         (UINT64_C(1) << 40)
+
+/* enum kn_class; "unix" is for development and is not offered in messages. */
+static const char *const CLASSES[] = { "microvm", "bare", "container", "nf", "unix" };
+static const char *const CONTRACTS[] = { "http", "stdio", "message" };   /* enum kn_contract */
+
+const char *kn_class_name(enum kn_class c)
+{
+	return (size_t)c < KN_ARRAY_LEN(CLASSES) ? CLASSES[c] : "unknown";
+}
+
+const char *pairs_get(const struct kn_pairs *pairs, const char *name)
+{
+	for (size_t i = 0; i < pairs->n; i++) {
+		if (strcmp(pairs->at[i].name, name) == 0)
+			return pairs->at[i].value;
+	}
+	return NULL;
+}
+
+/* ---- one reader per annotation ------------------------------------------------------------- */
+
+static int one_of(const char *value, const char *const *names, size_t n, const char *all,
+                  size_t *ret, struct kn_err *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(value, names[i]) == 0) {
+			*ret = i;
+			return 0;
+		}
+	}
+	const char *close = kn_closest(kn_view_of(value), names, n);
+	return kn_fail(err, EINVAL, "'%.64s' is not one of %s%s%s%s", value, all,
+	               close ? "; did you mean '" : "", close ? close : "", close ? "'?" : "");
+}
+
+static int read_number(const char *value, uint64_t least, uint64_t most, uint64_t *ret,
+                       struct kn_err *err)
+{
+	uint64_t v = 0;
+
+	if (kn_parse_u64(kn_view_of(value), most, &v, NULL) < 0 || v < least)
+		return kn_fail(err, EINVAL, "'%.64s' is not a number from %" PRIu64 " to %" PRIu64,
+		               value, least, most);
+	*ret = v;
+	return 0;
+}
+
+static int read_duration(const char *value, uint64_t *ret_ms, struct kn_err *err)
+{
+	uint64_t ms = 0;
+
+	if (kn_parse_duration(kn_view_of(value), &ms, NULL) < 0 || ms == 0 || ms > MAX_TIMEOUT_MS)
+		return kn_fail(err, EINVAL, "'%.64s' is not a duration of 1ms to 24h, such as 30s",
+		               value);
+	*ret_ms = ms;
+	return 0;
+}
+
+static int read_class(struct kn_function *fn, const char *value, struct kn_err *err)
+{
+	size_t i = 0;
+
+	int r = one_of(value, CLASSES, KN_ARRAY_LEN(CLASSES), "microvm, bare, container, nf", &i, err);
+	if (r == 0) {
+		fn->class = (enum kn_class)i;
+		fn->class_given = true;
+	}
+	return r;
+}
+
+static int read_contract(struct kn_function *fn, const char *value, struct kn_err *err)
+{
+	size_t i = 0;
+
+	int r = one_of(value, CONTRACTS, KN_ARRAY_LEN(CONTRACTS),
+	               "http, stdio (and message, of bare functions)", &i, err);
+	if (r == 0) {
+		fn->contract = (enum kn_contract)i;
+		fn->contract_given = true;
+	}
+	return r;
+}
+
+static int read_port(struct kn_function *fn, const char *value, struct kn_err *err)
+{
+	uint64_t port = 0;
+
+	int r = read_number(value, 1, 65535, &port, err);
+	if (r == 0)
+		fn->port = (uint16_t)port;
+	return r;
+}
+
+static int read_ready_path(struct kn_function *fn, const char *value, struct kn_err *err)
+{
+	bool good = value[0] == '/' && strlen(value) <= 256;
+
+	for (const char *c = value; *c && good; c++)
+		good = (unsigned char)*c > ' ' && *c != 0x7f && *c != '#';
+	if (!good)
+		return kn_fail(err, EINVAL, "'%.64s' is not a path that begins with '/'", value);
+	fn->ready_path = value;   /* in fn's arena already */
+	return 0;
+}
+
+static int read_auth(struct kn_function *fn, const char *value, struct kn_err *err)
+{
+	static const char *const names[] = { "token", "open" };
+	size_t i = 0;
+
+	int r = one_of(value, names, KN_ARRAY_LEN(names), "token, open", &i, err);
+	if (r == 0)
+		fn->open = i == 1;
+	return r;
+}
+
+static int read_concurrency(struct kn_function *fn, const char *value, struct kn_err *err)
+{
+	uint64_t v = 0;
+
+	int r = read_number(value, 1, MAX_CONCURRENCY, &v, err);
+	if (r == 0)
+		fn->concurrency = (uint32_t)v;
+	return r;
+}
+
+static int read_queue(struct kn_function *fn, const char *value, struct kn_err *err)
+{
+	uint64_t v = 0;
+
+	int r = read_number(value, 0, MAX_QUEUE, &v, err);
+	if (r == 0)
+		fn->queue = (uint32_t)v;
+	return r;
+}
+
+static int read_timeout(struct kn_function *fn, const char *value, struct kn_err *err)
+{
+	return read_duration(value, &fn->timeout_ms, err);
+}
+
+static int read_boot_timeout(struct kn_function *fn, const char *value, struct kn_err *err)
+{
+	return read_duration(value, &fn->boot_timeout_ms, err);
+}
+
+static const struct {
+	const char *name;
+	int (*read)(struct kn_function *fn, const char *value, struct kn_err *err);
+} EXTRAS[] = {
+	{ "kiln.class", read_class },
+	{ "kiln.contract", read_contract },
+	{ "kiln.port", read_port },
+	{ "kiln.ready-path", read_ready_path },
+	{ "kiln.auth", read_auth },
+	{ "kiln.concurrency", read_concurrency },
+	{ "kiln.queue", read_queue },
+	{ "kiln.timeout", read_timeout },
+	{ "kiln.boot-timeout", read_boot_timeout },
+};
+
+static int read_annotation(struct kn_function *fn, const struct kn_pair *p, struct kn_err *err)
+{
+	const char *names[KN_ARRAY_LEN(EXTRAS)];
+
+	for (size_t i = 0; i < KN_ARRAY_LEN(EXTRAS); i++) {
+		names[i] = EXTRAS[i].name;
+		if (strcmp(p->name, EXTRAS[i].name) != 0)
+			continue;
+		int r = EXTRAS[i].read(fn, p->value, err);
+		return r < 0 ? kn_while(err, "annotation '%s'", p->name) : 0;
+	}
+	if (strcmp(p->name, "kiln.memory") == 0)
+		return kn_fail(err, EINVAL, "annotation 'kiln.memory': memory is limits.memory");
+	const char *close = kn_closest(kn_view_of(p->name), names, KN_ARRAY_LEN(EXTRAS));
+	return kn_fail(err, EINVAL, "unknown annotation '%.80s'%s%s%s", p->name,
+	               close ? ": did you mean '" : "", close ? close : "", close ? "'?" : "");
+}
+
+/* ---- labels and limits --------------------------------------------------------------------- */
+
+static int read_scale(struct kn_function *fn, struct kn_err *err)
+{
+	static const char MIN[] = "com.openfaas.scale.min", MAX[] = "com.openfaas.scale.max";
+	const char *min = pairs_get(&fn->labels, MIN), *max = pairs_get(&fn->labels, MAX);
+	uint64_t least = 0, most = DEFAULT_SCALE_MAX;
+
+	if (max && read_number(max, 1, MAX_SCALE, &most, err) < 0)
+		return kn_while(err, "label '%s'", MAX);
+	if (min && read_number(min, 0, MAX_SCALE, &least, err) < 0)
+		return kn_while(err, "label '%s'", MIN);
+	if (!max && least > most)
+		most = least;
+	if (least > most)
+		return kn_fail(err, EINVAL, "label '%s' is %" PRIu64 ", more than '%s', which is %" PRIu64,
+		               MIN, least, MAX, most);
+	fn->scale_min = (uint32_t)least;
+	fn->scale_max = (uint32_t)most;
+	return 0;
+}
+
+static int read_limits(struct kn_function *fn, struct kn_err *err)
+{
+	uint64_t millicores = 1000;
+
+	if (fn->limits.memory) {
+		if (kn_parse_bytes(kn_view_of(fn->limits.memory), &fn->memory_bytes, err) < 0)
+			return kn_while(err, "limits.memory");
+		if (fn->memory_bytes == 0 || fn->memory_bytes > MEMORY_MOST)
+			return kn_fail(err, EINVAL, "limits.memory: '%.64s' is not between 1 byte and "
+			                            "1Ti",
+			               fn->limits.memory);
+	}
+	if (fn->limits.cpu && kn_parse_millicores(kn_view_of(fn->limits.cpu), &millicores, err) < 0)
+		return kn_while(err, "limits.cpu");
+	if (millicores == 0 || millicores > MAX_VCPUS * 1000)
+		return kn_fail(err, EINVAL, "limits.cpu: '%.64s' is not above 0 and at most %d cores",
+		               fn->limits.cpu, MAX_VCPUS);
+	fn->vcpus = (uint32_t)((millicores + 999) / 1000);
+	return 0;
+}
+
+int extras_read(struct kn_function *fn, struct kn_err *err)
+{
+	fn->port = DEFAULT_PORT;
+	fn->queue = DEFAULT_QUEUE;
+	fn->timeout_ms = DEFAULT_TIMEOUT_MS;
+	fn->boot_timeout_ms = DEFAULT_BOOT_TIMEOUT_MS;
+	for (size_t i = 0; i < fn->annotations.n; i++) {
+		const struct kn_pair *p = &fn->annotations.at[i];
+		if (strncmp(p->name, "kiln.", 5) != 0)
+			continue;
+		int r = read_annotation(fn, p, err);
+		if (r < 0)
+			return r;
+	}
+	int r = read_scale(fn, err);
+	return r < 0 ? r : read_limits(fn, err);
+}
+
+/* ---- what depends on the class ------------------------------------------------------------- */
+
+static int fit_bare(struct kn_function *fn, struct kn_err *err)
+{
+	if (fn->class_given && fn->class != KN_CLASS_BARE)
+		return kn_fail(err, EINVAL, "image '%.128s' is a bare program, which runs as class bare "
+		                            "only, not as %s: leave kiln.class out",
+		               fn->image, kn_class_name(fn->class));
+	if (fn->contract_given && fn->contract != KN_CONTRACT_MESSAGE)
+		return kn_fail(err, EINVAL, "a bare function takes messages: leave kiln.contract out");
+	fn->class = KN_CLASS_BARE;
+	fn->contract = KN_CONTRACT_MESSAGE;
+	if (!fn->memory_bytes)
+		fn->memory_bytes = BARE_MEMORY;
+	fn->memory_bytes = (fn->memory_bytes + BARE_MEMORY_STEP - 1) / BARE_MEMORY_STEP *
+	                   BARE_MEMORY_STEP;
+	if (fn->vcpus > 1)
+		return kn_fail(err, EINVAL, "limits.cpu: a bare function has one vCPU");
+	return 0;
+}
+
+static int fit_image(struct kn_function *fn, struct kn_err *err)
+{
+	if (fn->class == KN_CLASS_BARE)
+		return kn_fail(err, EINVAL, "image '%.128s' is a container image, class bare needs a "
+		                            "program made by: kiln build; leave kiln.class out to run it "
+		                            "in a microVM",
+		               fn->image);
+	if (fn->contract == KN_CONTRACT_MESSAGE)
+		return kn_fail(err, EINVAL, "kiln.contract: only bare functions take messages; use http "
+		                            "or stdio");
+	if (!fn->memory_bytes)
+		fn->memory_bytes = LINUX_MEMORY;
+	if (fn->class == KN_CLASS_MICROVM && fn->memory_bytes < LINUX_MEMORY_LEAST)
+		return kn_fail(err, EINVAL, "limits.memory: '%.64s' is too little for a Linux guest, "
+		                            "which needs 64Mi",
+		               fn->limits.memory);
+	return 0;
+}
+
+/*
+ * A stdio request is a process in the guest, so a few at once; an HTTP server has its own ideas, so
+ * many; a bare program answers one message at a time.
+ */
+static uint32_t default_concurrency(enum kn_contract contract)
+{
+	switch (contract) {
+	case KN_CONTRACT_HTTP:
+		return 64;
+	case KN_CONTRACT_STDIO:
+		return 4;
+	case KN_CONTRACT_MESSAGE:
+		return 1;
+	}
+	return 1;
+}
+
+int kn_function_resolve(struct kn_function *fn, bool image_is_bare, struct kn_err *err)
+{
+	int r = image_is_bare ? fit_bare(fn, err) : fit_image(fn, err);
+
+	if (r == 0 && !fn->concurrency)
+		fn->concurrency = default_concurrency(fn->contract);
+	return r;
+}
