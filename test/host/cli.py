@@ -72,6 +72,19 @@ class Node(http.server.BaseHTTPRequestHandler):
                                      "availableReplicas": 1, "invocationCount": 12,
                                      "kiln": {"class": "microvm",
                                               "invocations": {"cold": 2}}}])
+        if path == "/system/functions" and self.command in ("PUT", "POST", "DELETE"):
+            name = json.loads(body).get("service") or json.loads(body).get("functionName")
+            if self.command == "PUT" and s.only_post or name == "absent":
+                return self.reply(404, {"error": f"no function '{name}'"})
+            if name == "refused":
+                return self.reply(400, {"error": "image 'x' is not in the store",
+                                        "hint": "kiln image import PATH --name x"})
+            return self.reply(202)
+        if path == "/system/scale-function/f":
+            return self.reply(202)
+        if path == "/system/function/f":
+            s.polls += 1
+            return self.reply(200, {"availableReplicas": int(s.polls > 2)})
         if path == "/system/function/telemetry":
             return self.reply(200, {
                 "name": "telemetry", "image": "telemetry:latest", "createdAt": "2026-01-01T00:00:00Z",
@@ -108,6 +121,7 @@ class Case(unittest.TestCase):
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Node)
         self.server.daemon_threads = True
         self.server.seen, self.server.canned = [], {}
+        self.server.only_post, self.server.polls = False, 0
         self.server.tokens, self.server.expires_in = 0, 3600
         self.server.handle_error = lambda *args: None   # a client that left
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
@@ -381,6 +395,80 @@ class Functions(Case):
         p.send_signal(signal.SIGINT)
         self.assertEqual(p.wait(10), -signal.SIGINT)
         p.stdout.close()
+
+
+class Deploy(Case):
+    STACK = b"""version: 1.0
+provider: {name: openfaas}
+functions:
+  one: {image: "one:1", environment: {A: b}, annotations: {kiln.timeout: 5s}}
+  two: {image: "two:1", fprocess: "cat", limits: {memory: 128Mi}}
+"""
+
+    def setUp(self):
+        super().setUp()
+        self.login()
+        self.stack = self.path("stack.yaml", self.STACK)
+
+    def sent(self):
+        return [(m, json.loads(b)) for m, p, h, b in self.server.seen if p == "/system/functions"]
+
+    def test_stack(self):
+        r = self.kiln("deploy", "-f", self.stack)
+        self.assertEqual(r.returncode, 0, r.stderr)
+        self.assertIn(f"{self.url}/function/two".encode(), r.stdout)
+        (m1, one), (m2, two) = self.sent()
+        self.assertEqual((m1, one["service"], one["envVars"]), ("PUT", "one", {"A": "b"}))
+        self.assertEqual(one["annotations"], {"kiln.timeout": "5s"})
+        self.assertEqual((two["envProcess"], two["limits"]["memory"]), ("cat", "128Mi"))
+
+    def test_filter(self):
+        r = self.kiln("deploy", "-f", self.stack, "--filter", "two", "--json")
+        self.assertEqual(json.loads(r.stdout), ["two"])
+        self.told(self.kiln("deploy", "-f", self.stack, "--filter", "no"), 1, "no function 'no'")
+
+    def test_options(self):
+        r = self.kiln("deploy", "f", "--image", "i:1", "-e", "A=x=y", "-e", "B=", "--label", "l=1",
+                      "--annotation", "kiln.queue=5", "--limit-memory", "64Mi", "--timeout", "9s",
+                      "--class", "bare")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        (_, fn), = self.sent()
+        self.assertEqual(fn["envVars"], {"A": "x=y", "B": ""})
+        self.assertEqual(fn["annotations"],
+                         {"kiln.queue": "5", "kiln.timeout": "9s", "kiln.class": "bare"})
+        self.assertEqual((fn["image"], fn["labels"], fn["limits"]),
+                         ("i:1", {"l": "1"}, {"memory": "64Mi"}))
+
+    def test_falls_back_to_post(self):
+        self.server.only_post = True
+        self.assertEqual(self.kiln("deploy", "f", "--image", "i").returncode, 0)
+        self.assertEqual([m for m, _ in self.sent()], ["PUT", "POST"])
+
+    def test_wait(self):
+        self.assertEqual(self.kiln("deploy", "f", "--image", "i", "--wait").returncode, 0)
+        self.assertEqual(self.server.polls, 3)
+
+    def test_refusals(self):
+        self.told(self.kiln("deploy", "refused", "--image", "x"), 1, "deploy 'refused'",
+                  "kiln image import")
+        self.told(self.kiln("deploy", "-f", "/none.yaml"), 1, "/none.yaml")
+        bad = self.path("bad.yaml", self.STACK.replace(b"fprocess", b"fproces"))
+        self.told(self.kiln("deploy", "-f", bad), 1, "bad.yaml", "fproces", "did you mean")
+        self.assertEqual([m for m, _ in self.sent()], ["PUT"])
+        for args in ([], ["f"], ["f", "-f", self.stack], ["--filter", "x"],
+                     ["f", "--image", "i", "--filter", "f"]):
+            self.told(self.kiln("deploy", *args), 2, "deploy")
+        self.told(self.kiln("deploy", "f", "--image", "i", "-e", "x"), 1, "name=value")
+
+    def test_remove(self):
+        r = self.kiln("remove", "one", "two")
+        self.assertEqual(r.stdout, b"Removed one.\nRemoved two.\n")
+        self.assertEqual([b["functionName"] for _, b in self.sent()], ["one", "two"])
+        self.assertEqual(self.kiln("remove", "-f", self.stack).returncode, 0)
+        r = self.kiln("remove", "absent", "two", "absent")
+        self.told(r, 1, "remove 'absent'")
+        self.assertIn(b"Removed two.", r.stdout)
+        self.told(self.kiln("remove"), 2, "stack.yaml")
 
 
 class Images(Case):

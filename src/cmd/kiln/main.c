@@ -10,10 +10,12 @@ static const struct kn_verb verbs[] = {
 	{ "image import", "put a container image into the node's store", kn_verb_image_import },
 	{ "image list", "images in the node's store", kn_verb_image_list },
 	{ "image remove", "take images out of the node's store", kn_verb_image_remove },
+	{ "deploy", "make functions known to the node, or change them", kn_verb_deploy },
 	{ "list", "functions of the node", kn_verb_list },
 	{ "describe", "everything about one function", kn_verb_describe },
 	{ "invoke", "call a function", kn_verb_invoke },
 	{ "logs", "what a function printed", kn_verb_logs },
+	{ "remove", "remove functions", kn_verb_remove },
 	{ "version", "the version of this program, or of a node", kn_verb_version },
 };
 
