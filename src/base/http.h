@@ -150,7 +150,10 @@ struct kn_http_hooks {
 	void *arg;
 };
 
+/** Replace what the exchange calls; hooks are copied. */
 void kn_http_set_hooks(struct kn_http_exchange *x, const struct kn_http_hooks *hooks);
+
+/** The request's head; valid as long as the exchange. */
 const struct kn_http_head *kn_http_head(const struct kn_http_exchange *x);
 
 /** Memory that dies with the exchange. */

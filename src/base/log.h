@@ -42,11 +42,13 @@ struct kn_log_config {
 
 #define KN_LOG_DEFAULTS ((struct kn_log_config){ .level = KN_INFO, .fd = 2 })
 
+/** Replace the configuration, which is copied. */
 void kn_log_setup(const struct kn_log_config *config);
 
 /** "error", "warn", "info" or "debug". Errors: EINVAL with the list. */
 kn_must_use int kn_parse_level(struct kn_view v, enum kn_level *ret, struct kn_err *err);
 
+/** What kn_log() below stands for: would a line of this level go out, and send it. Keeps errno. */
 bool kn_log_wants(enum kn_level level);
 void kn_log_fields(enum kn_level level, const char *event, const struct kn_field *fields, size_t n);
 

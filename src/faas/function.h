@@ -109,6 +109,7 @@ json_t *kn_function_deployment(const struct kn_function *fn);
  */
 kn_must_use int kn_function_resolve(struct kn_function *fn, bool image_is_bare, struct kn_err *err);
 
+/** One reference more, or one less; the last one frees it. unref(NULL) is fine. */
 struct kn_function *kn_function_ref(struct kn_function *fn);
 void kn_function_unref(struct kn_function *fn);
 KN_AUTO(kn_function_unref, struct kn_function *);

@@ -78,6 +78,7 @@ struct kn_cgroup_stats {
 	uint64_t oom_kills;      /* processes killed for the memory limit */
 };
 
+/** What the group uses now. Errors: what reading its files said. */
 kn_must_use int kn_cgroup_stats(const struct kn_cgroup *cg, struct kn_cgroup_stats *ret,
                                 struct kn_err *err);
 

@@ -72,6 +72,7 @@ kn_must_use int kn_blob_put(struct kn_blobs *b, const void *ptr, size_t len, str
 kn_must_use int kn_blob_open(struct kn_blobs *b, const struct kn_digest *d, uint64_t *ret_bytes,
                              struct kn_err *err);
 
+/** True when the blob is there whole; its content is not read. */
 bool kn_blob_has(struct kn_blobs *b, const struct kn_digest *d);
 
 /**

@@ -24,6 +24,7 @@ struct kn_digest {
 /** Errors: EINVAL not of that form; ENOTSUP another algorithm. */
 kn_must_use int kn_digest_parse(struct kn_view text, struct kn_digest *ret, struct kn_err *err);
 
+/** Which algorithm it is of. */
 enum kn_digest_kind kn_digest_kind(const struct kn_digest *d);
 
 /** "sha256" or "sha512": the folder of a blob. */

@@ -41,6 +41,7 @@ struct kn_image {
 	struct kn_spec_pairs labels;
 };
 
+/** One reference more, or one less; the last one frees it. unref(NULL) is fine. */
 struct kn_image *kn_image_ref(struct kn_image *image);
 void kn_image_unref(struct kn_image *image);
 KN_AUTO(kn_image_unref, struct kn_image *);
