@@ -21,7 +21,7 @@ struct kn_hosting_config {
 	const char *kvm_device;   /* NULL: /dev/kvm */
 	const char *qemu;         /* NULL: the first on the search path, then Debian's */
 	const char *cgroup;       /* parent cgroup of instances; NULL: "kiln" */
-	bool unix_functions;      /* class `container` is played by functions behind Unix sockets */
+	bool unix_functions;      /* offer class `unix` */
 };
 
 /**
