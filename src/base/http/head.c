@@ -369,6 +369,12 @@ ssize_t kn_http_parse_head(struct kn_http_parser *p, struct kn_view buf, size_t 
 	while (p->kind == KN_HTTP_REQUEST && text.len >= 2 && memcmp(text.ptr, "\r\n", 2) == 0)
 		text = (struct kn_view){ text.ptr + 2, text.len - 2 };
 
+	/* Garbage is told at once, not when the time for the head is over. */
+	static const struct kn_view STATUS_LINE = KN_VIEW("HTTP/");
+	if (p->kind == KN_HTTP_REPLY && text.len > 0 &&
+	    memcmp(text.ptr, STATUS_LINE.ptr, kn_min(text.len, STATUS_LINE.len)) != 0)
+		return kn_fail(err, EBADMSG, "the reply does not begin with a status line");
+
 	ssize_t n = find_head(text, err);
 	if (n < 0)
 		return n;
