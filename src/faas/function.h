@@ -67,7 +67,8 @@ struct kn_function {
 	bool contract_given;
 	uint16_t port;                /* kiln.port: 8080 */
 	const char *ready_path;       /* kiln.ready-path: NULL, an accepting port is enough */
-	bool open;                    /* kiln.auth=open: callers need no token */
+	bool open;                    /* kiln.auth=open: callers need no token, whatever the node says */
+	bool needs_token;             /* kiln.auth=token: callers need one; neither: kilnd decides */
 	uint32_t concurrency;         /* kiln.concurrency: requests at once per instance */
 	uint32_t queue;               /* kiln.queue: requests that may wait for an instance */
 	uint32_t scale_min;           /* label com.openfaas.scale.min: instances kept; 0 */

@@ -140,8 +140,10 @@ static int read_auth(struct kn_function *fn, const char *value, struct kn_err *e
 	size_t i = 0;
 
 	int r = one_of(value, names, KN_ARRAY_LEN(names), "token, open", &i, err);
-	if (r == 0)
+	if (r == 0) {
+		fn->needs_token = i == 0;
 		fn->open = i == 1;
+	}
 	return r;
 }
 

@@ -138,7 +138,7 @@ static json_t *kiln_json(const struct kn_function *fn, const struct kn_function_
 		"{s:s, s:s, s:s*, s:s*, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:{s:I, s:I}}", "class",
 		kn_class_name(fn->class), "contract", contract_name(fn->contract), "hypervisor",
 		live->hypervisor, "hypervisorReason", live->hypervisor_why, "auth",
-		fn->open ? "open" : "token", "timeout", duration_json(fn->timeout_ms), "bootTimeout",
+		fn->open ? "open" : fn->needs_token ? "token" : "node", "timeout", duration_json(fn->timeout_ms), "bootTimeout",
 		duration_json(fn->boot_timeout_ms), "concurrency", (json_int_t)fn->concurrency,
 		"queue", (json_int_t)fn->queue, "memoryBytes", (json_int_t)fn->memory_bytes, "vcpus",
 		(json_int_t)fn->vcpus, "scale", "min", (json_int_t)fn->scale_min, "max",

@@ -79,12 +79,24 @@ static void image_alone_is_enough(void **state)
 	assert_int_equal(fn->contract, KN_CONTRACT_HTTP);
 	assert_int_equal(fn->port, 8080);
 	assert_null(fn->ready_path);
-	assert_false(fn->open);
+	assert_false(fn->open || fn->needs_token); /* the node decides */
 	assert_int_equal(fn->scale_min, 0);
 	assert_true(fn->scale_max >= 1 && fn->concurrency >= 1 && fn->queue >= 1);
 	assert_true(fn->timeout_ms >= 30000 && fn->boot_timeout_ms >= 10000);
 	assert_true(fn->memory_bytes >= 64 << 20);
 	assert_int_equal(fn->vcpus, 1);
+}
+
+static void auth_is_open_token_or_the_nodes(void **state)
+{
+	(void)state;
+	kn_auto(kn_function_unref) struct kn_function *token = parsed(
+		"{\"service\":\"a\",\"image\":\"b\",\"annotations\":{\"kiln.auth\":\"token\"}}");
+	kn_auto(kn_function_unref) struct kn_function *open = parsed(
+		"{\"service\":\"a\",\"image\":\"b\",\"annotations\":{\"kiln.auth\":\"open\"}}");
+
+	assert_true(token->needs_token && !token->open);
+	assert_true(open->open && !open->needs_token);
 }
 
 static void nulls_and_empty_limits_mean_nothing_was_said(void **state)
@@ -509,6 +521,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(everything_is_read),
 		cmocka_unit_test(image_alone_is_enough),
+		cmocka_unit_test(auth_is_open_token_or_the_nodes),
 		cmocka_unit_test(nulls_and_empty_limits_mean_nothing_was_said),
 		cmocka_unit_test(bad_deployments_are_refused_with_a_reason),
 		cmocka_unit_test(counts_and_lengths_are_bounded),
