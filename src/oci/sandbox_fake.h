@@ -15,29 +15,29 @@
  * starts as a test needs. The driver argument of start() is a struct kn_fake_driver.
  */
 struct kn_fake {
-	uint64_t boot_ns;             /* start() to ready, on the loop's timers */
-	uint64_t end_ns;              /* stop() to ended */
-	int refuse_start;             /* errno that start() fails with; 0: it does not */
+	uint64_t boot_ns;	      /* start() to ready, on the loop's timers */
+	uint64_t end_ns;	      /* stop() to ended */
+	int refuse_start;	      /* errno that start() fails with; 0: it does not */
 	const char *end_before_ready; /* reason to end with in place of ready; NULL: gets ready */
 	bool never_ready;
-	int refuse_connect;           /* errno that connect() fails with */
+	int refuse_connect; /* errno that connect() fails with */
 	/** The function's end of a new connection; the callee owns fd (non-blocking). */
 	void (*serve)(struct kn_sandbox *sb, int fd, void *arg);
 	/** One message; the reply may be given later, by done. 0 or -errno. */
 	int (*invoke)(struct kn_sandbox *sb, const struct kn_message *request, kn_message_done done,
-	              void *done_arg, void *arg);
+		      void *done_arg, void *arg);
 	void *arg;
 
 	unsigned starts, stops, ends, connects, invokes;
-	struct kn_sandbox *newest;    /* NULL once it ended */
+	struct kn_sandbox *newest; /* NULL once it ended */
 };
 
 struct kn_fake_driver {
 	struct kn_fake *fake;
 };
 
-extern const struct kn_sandbox_ops kn_sandbox_fake;          /* connect */
-extern const struct kn_sandbox_ops kn_sandbox_fake_message;  /* invoke */
+extern const struct kn_sandbox_ops kn_sandbox_fake;	    /* connect */
+extern const struct kn_sandbox_ops kn_sandbox_fake_message; /* invoke */
 
 /** The instance ends by itself, now: `ended` runs before this returns. */
 void kn_fake_end(struct kn_sandbox *sb, const char *why);

@@ -60,25 +60,25 @@ static int fake_check(const void *driver, struct kn_err *err)
 }
 
 static int fake_start_as(const struct kn_sandbox_ops *ops, struct kn_loop *loop, const void *driver,
-                         const struct kn_sandbox_events *events, struct kn_sandbox **ret,
-                         struct kn_err *err)
+			 const struct kn_sandbox_events *events, struct kn_sandbox **ret,
+			 struct kn_err *err)
 {
 	struct kn_fake *fake = ((const struct kn_fake_driver *)driver)->fake;
 
 	fake->starts++;
 	if (fake->refuse_start)
 		return kn_fail(err, fake->refuse_start, "start of the fake: %s",
-		               strerror(fake->refuse_start));
+			       strerror(fake->refuse_start));
 
 	kn_auto(kn_free) struct fake_sandbox *f = calloc(1, sizeof(*f));
 	if (!f)
 		return kn_fail(err, ENOMEM, "out of memory");
 	*f = (struct fake_sandbox){ .sb.ops = ops,
-		                    .events = *events,
-		                    .loop = loop,
-		                    .fake = fake,
-		                    .timer.call = fake_due,
-		                    .began_ns = kn_now_ns() };
+				    .events = *events,
+				    .loop = loop,
+				    .fake = fake,
+				    .timer.call = fake_due,
+				    .began_ns = kn_now_ns() };
 	if (!fake->never_ready) {
 		int r = kn_timer_start(loop, &f->timer, f->began_ns + fake->boot_ns, err);
 		if (r < 0)
@@ -90,17 +90,18 @@ static int fake_start_as(const struct kn_sandbox_ops *ops, struct kn_loop *loop,
 }
 
 static int fake_start(struct kn_loop *loop, const void *driver,
-                      const struct kn_sandbox_config *config, const struct kn_sandbox_events *events,
-                      struct kn_sandbox **ret, struct kn_err *err)
+		      const struct kn_sandbox_config *config,
+		      const struct kn_sandbox_events *events, struct kn_sandbox **ret,
+		      struct kn_err *err)
 {
 	(void)config;
 	return fake_start_as(&kn_sandbox_fake, loop, driver, events, ret, err);
 }
 
 static int fake_start_message(struct kn_loop *loop, const void *driver,
-                              const struct kn_sandbox_config *config,
-                              const struct kn_sandbox_events *events, struct kn_sandbox **ret,
-                              struct kn_err *err)
+			      const struct kn_sandbox_config *config,
+			      const struct kn_sandbox_events *events, struct kn_sandbox **ret,
+			      struct kn_err *err)
 {
 	(void)config;
 	return fake_start_as(&kn_sandbox_fake_message, loop, driver, events, ret, err);
@@ -114,7 +115,7 @@ static int fake_connect(struct kn_sandbox *sb, int *ret_fd, struct kn_err *err)
 	f->fake->connects++;
 	if (f->fake->refuse_connect)
 		return kn_fail(err, f->fake->refuse_connect, "connect to the fake: %s",
-		               strerror(f->fake->refuse_connect));
+			       strerror(f->fake->refuse_connect));
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
 		return kn_fail(err, errno, "socketpair: %s", strerror(errno));
 	*ret_fd = pair[0];
@@ -126,7 +127,7 @@ static int fake_connect(struct kn_sandbox *sb, int *ret_fd, struct kn_err *err)
 }
 
 static int fake_invoke(struct kn_sandbox *sb, const struct kn_message *request,
-                       kn_message_done done, void *arg, struct kn_err *err)
+		       kn_message_done done, void *arg, struct kn_err *err)
 {
 	struct fake_sandbox *f = fake_of(sb);
 

@@ -73,8 +73,9 @@ static int unix_check(const void *driver, struct kn_err *err)
 }
 
 static int unix_start(struct kn_loop *loop, const void *driver,
-                      const struct kn_sandbox_config *config, const struct kn_sandbox_events *events,
-                      struct kn_sandbox **ret, struct kn_err *err)
+		      const struct kn_sandbox_config *config,
+		      const struct kn_sandbox_events *events, struct kn_sandbox **ret,
+		      struct kn_err *err)
 {
 	size_t len = strlen(config->image);
 
