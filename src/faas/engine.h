@@ -28,35 +28,35 @@ struct kn_engine;
  * How this node runs one class of functions. A class without ops is refused with `why`.
  */
 struct kn_engine_class {
-	const struct kn_sandbox_ops *ops;  /* NULL: this node refuses the class */
-	const void *driver;                /* what ops->start takes */
-	const char *hypervisor;            /* "QEMU with TCG", "kiln-vmm"; NULL when refused */
-	const char *why;                   /* reason of the choice or of the refusal, for people */
-	bool raw_image;                    /* fn->image is no image of the store (unix: the socket) */
+	const struct kn_sandbox_ops *ops; /* NULL: this node refuses the class */
+	const void *driver;		  /* what ops->start takes */
+	const char *hypervisor;		  /* "QEMU with TCG", "kiln-vmm"; NULL when refused */
+	const char *why;		  /* reason of the choice or of the refusal, for people */
+	bool raw_image; /* fn->image is no image of the store (unix: the socket) */
 };
 
 struct kn_engine_config {
-	struct kn_engine_class classes[KN_CLASSES];   /* by enum kn_class */
-	const char *run_dir;          /* absolute; a folder per instance is made below it */
-	uint32_t max_instances;       /* of the whole node */
-	uint64_t max_body_bytes;      /* of a request to a function */
-	uint64_t max_reply_bytes;     /* of a function's reply */
-	size_t log_bytes;             /* of remembered output per function */
-	uint64_t stop_grace_ms;       /* between asking an instance to stop and killing it */
-	uint64_t drain_ms;            /* how long a replaced instance may finish its requests */
+	struct kn_engine_class classes[KN_CLASSES]; /* by enum kn_class */
+	const char *run_dir;	  /* absolute; a folder per instance is made below it */
+	uint32_t max_instances;	  /* of the whole node */
+	uint64_t max_body_bytes;  /* of a request to a function */
+	uint64_t max_reply_bytes; /* of a function's reply */
+	size_t log_bytes;	  /* of remembered output per function */
+	uint64_t stop_grace_ms;	  /* between asking an instance to stop and killing it */
+	uint64_t drain_ms;	  /* how long a replaced instance may finish its requests */
 };
 
 #define KN_ENGINE_DEFAULTS                                                                         \
 	((struct kn_engine_config){ .max_instances = 64,                                           \
-	                            .max_body_bytes = UINT64_C(64) << 20,                          \
-	                            .max_reply_bytes = UINT64_C(64) << 20,                         \
-	                            .log_bytes = 256 * 1024,                                       \
-	                            .stop_grace_ms = 2000,                                         \
-	                            .drain_ms = 30 * 1000 })
+				    .max_body_bytes = UINT64_C(64) << 20,                          \
+				    .max_reply_bytes = UINT64_C(64) << 20,                         \
+				    .log_bytes = 256 * 1024,                                       \
+				    .stop_grace_ms = 2000,                                         \
+				    .drain_ms = 30 * 1000 })
 
 /** Errors: ENOMEM; what making run_dir said. */
 kn_must_use int kn_engine_new(struct kn_loop *loop, const struct kn_engine_config *config,
-                              struct kn_engine **ret, struct kn_err *err);
+			      struct kn_engine **ret, struct kn_err *err);
 
 /**
  * Forget all functions and stop their instances (kn_engine_drain() first, for manners: those that
@@ -79,28 +79,28 @@ const struct kn_engine_class *kn_engine_class(const struct kn_engine *e, enum kn
  * Errors  ENOTSUP with the reason and what would help
  */
 kn_must_use int kn_engine_check(const struct kn_engine *e, const struct kn_function *fn,
-                                struct kn_err *err);
+				struct kn_err *err);
 
 /*
  * A function's image, ready for a driver, merged with what the deployment says (environment,
  * fprocess). Copied by kn_engine_put(). All zero for a class with raw_image.
  */
 struct kn_engine_image {
-	const char *path;             /* read-only erofs image; bare: the ELF file */
-	const char *const *argv;      /* NULL-terminated; NULL for bare */
-	const char *const *env;       /* NULL-terminated "NAME=value"; NULL for none */
-	const char *cwd, *user;       /* of the OCI configuration; may be NULL */
+	const char *path;	 /* read-only erofs image; bare: the ELF file */
+	const char *const *argv; /* NULL-terminated; NULL for bare */
+	const char *const *env;	 /* NULL-terminated "NAME=value"; NULL for none */
+	const char *cwd, *user;	 /* of the OCI configuration; may be NULL */
 };
 
 /**
  * Make a function known, or replace it: new requests go to instances of the new one, those of the
- * old finish their requests and stop. Counts and logs go on. Takes a reference to fn. The same fn
- * again only takes the new image. Starts scale_min instances.
+ * old finish their requests and stop. Counts and logs go on. Takes a reference to fn. Starts
+ * scale_min instances.
  *
- * Errors  as kn_engine_check(); ENOMEM
+ * Errors  as kn_engine_check(); EBUSY too many earlier revisions still drain; ESHUTDOWN; ENOMEM
  */
 kn_must_use int kn_engine_put(struct kn_engine *e, struct kn_function *fn,
-                              const struct kn_engine_image *image, struct kn_err *err);
+			      const struct kn_engine_image *image, struct kn_err *err);
 
 /**
  * Forget a function: new requests find nothing, waiting ones are answered, those under way finish,
@@ -109,7 +109,7 @@ kn_must_use int kn_engine_put(struct kn_engine *e, struct kn_function *fn,
  * Errors  ENOENT; ENOMEM
  */
 kn_must_use int kn_engine_remove(struct kn_engine *e, struct kn_view name, void (*done)(void *arg),
-                                 void *arg, struct kn_err *err);
+				 void *arg, struct kn_err *err);
 
 /* ---- what people ask ----------------------------------------------------------------------- */
 
@@ -121,21 +121,21 @@ kn_must_use int kn_engine_remove(struct kn_engine *e, struct kn_view name, void 
  * Errors  ENOENT
  */
 kn_must_use int kn_engine_live(const struct kn_engine *e, struct kn_view name, bool usage,
-                               struct kn_function_live *ret, struct kn_err *err);
+			       struct kn_function_live *ret, struct kn_err *err);
 
 struct kn_engine_instance {
-	const char *id;              /* borrowed */
-	const char *state;           /* "starting", "ready", "busy", "draining", "stopping" */
+	const char *id;	   /* borrowed */
+	const char *state; /* "starting", "ready", "busy", "draining", "stopping" */
 	uint64_t started_wall_ns;
-	uint64_t served;             /* requests */
+	uint64_t served; /* requests */
 	uint32_t in_flight;
-	uint64_t start_ns;           /* how long its start took; 0 while starting */
+	uint64_t start_ns; /* how long its start took; 0 while starting */
 };
 
 /** Visit the instances of a function; each must not change the engine. Errors: ENOENT. */
 kn_must_use int kn_engine_instances(const struct kn_engine *e, struct kn_view name,
-                                    void (*each)(const struct kn_engine_instance *i, void *arg),
-                                    void *arg, struct kn_err *err);
+				    void (*each)(const struct kn_engine_instance *i, void *arg),
+				    void *arg, struct kn_err *err);
 
 /** How many functions there are. */
 size_t kn_engine_count(const struct kn_engine *e);
@@ -147,7 +147,7 @@ void kn_engine_metrics(const struct kn_engine *e, struct kn_buf *ret);
 
 struct kn_log_line {
 	uint64_t wall_ns;
-	const char *instance;        /* borrowed, as text is, during the call only */
+	const char *instance; /* borrowed, as text is, during the call only */
 	enum kn_stream stream;
 	struct kn_view text;
 };
@@ -162,9 +162,9 @@ struct kn_log_line {
  * Errors  ENOENT
  */
 kn_must_use int kn_engine_logs(const struct kn_engine *e, struct kn_view name, size_t tail,
-                               uint64_t since_ns, const char *instance,
-                               void (*each)(const struct kn_log_line *line, void *arg), void *arg,
-                               struct kn_err *err);
+			       uint64_t since_ns, const char *instance,
+			       void (*each)(const struct kn_log_line *line, void *arg), void *arg,
+			       struct kn_err *err);
 
 /*
  * A subscription to lines to come. Lives in the caller's memory; zero it, set line, gone and arg.
@@ -175,20 +175,20 @@ struct kn_log_follow {
 	/** The function was removed or the engine ends; f is no longer subscribed. */
 	void (*gone)(struct kn_log_follow *f);
 	void *arg;
-	struct kn_log_follow *next, **prev;   /* the engine's */
+	struct kn_log_follow *next, **prev; /* the engine's */
 };
 
 /** Errors: ENOENT. */
 kn_must_use int kn_engine_follow(struct kn_engine *e, struct kn_view name, struct kn_log_follow *f,
-                                 struct kn_err *err);
+				 struct kn_err *err);
 
 /** Fine when it is not subscribed. */
 void kn_engine_unfollow(struct kn_log_follow *f);
 
 /* ---- invocations --------------------------------------------------------------------------- */
 
-struct kn_instance;              /* faas/pool.h */
-struct kn_service;               /* a function inside the engine */
+struct kn_instance; /* faas/pool.h */
+struct kn_service;  /* a function inside the engine */
 
 /** Find a function. NULL when there is none. Valid until the loop's round ends. */
 struct kn_service *kn_engine_find(struct kn_engine *e, struct kn_view name);
@@ -198,7 +198,7 @@ const struct kn_function *kn_service_function(const struct kn_service *s);
 
 enum kn_start { KN_WARM, KN_COLD };
 
-enum { KN_CALL_PHASES = KN_MAX_PHASES + 1 };   /* "queue", then those of the driver */
+enum { KN_CALL_PHASES = KN_MAX_PHASES + 1 }; /* "queue", then those of the driver */
 
 /*
  * One request's way through the engine. Lives in the caller's memory; zero it and set the
@@ -210,13 +210,13 @@ struct kn_call {
 	void (*granted)(struct kn_call *call);
 	/** No instance: answer with status (429, 502, 503); retry_after_s 0: do not say. */
 	void (*refused)(struct kn_call *call, int status, unsigned retry_after_s,
-	                const struct kn_err *why);
-	/** The instance ended while the call held it; release it all the same. */
+			const struct kn_err *why);
+	/** The instance ended while the call held it; what it sent may still be read. Release later. */
 	void (*lost)(struct kn_call *call, const struct kn_err *why);
 
-	struct kn_instance *instance;         /* NULL once lost() has run */
-	enum kn_start start;                  /* cold: it waited for an instance that had to be made */
-	uint64_t began_ns, granted_ns;        /* monotonic */
+	struct kn_instance *instance;  /* NULL once lost() has run */
+	enum kn_start start;	       /* cold: it waited for an instance that had to be made */
+	uint64_t began_ns, granted_ns; /* monotonic */
 	struct kn_phase phases[KN_CALL_PHASES];
 	size_t n_phases;
 	/* the engine's */
@@ -226,21 +226,23 @@ struct kn_call {
 };
 
 /**
- * Ask for an instance of s. Within a service requests are served in order of arrival.
- * The caller holds the deadline: kn_engine_cancel() when it has passed.
+ * Ask for an instance of s. Within a service requests are served in order of arrival. The caller
+ * holds the deadline: kn_engine_release() when it has passed.
+ *
+ * Returns true when the call waits; false when granted or refused has run (the call may be gone).
  */
-void kn_engine_acquire(struct kn_service *s, struct kn_call *call);
+bool kn_engine_acquire(struct kn_service *s, struct kn_call *call);
 
 /**
- * Give the instance back, and count the request.
+ * Give the instance back, or withdraw a call that waits; and count the request. Not after refused.
  *
  * status   what the client got: an HTTP status, or 0 when the reply was cut
  * ours     Kiln made the answer (a failure of the platform or of the function), not the function
  */
 void kn_engine_release(struct kn_call *call, int status, bool ours);
 
-/** Withdraw a call that waits, and count it; one that was granted is released. */
-void kn_engine_cancel(struct kn_call *call, int status);
-
 /** Count a request that was answered before it asked for an instance. */
 void kn_service_count(struct kn_service *s, int status);
+
+/** Bytes that a request's and a reply's body may have. */
+void kn_service_limits(const struct kn_service *s, uint64_t *ret_request, uint64_t *ret_reply);

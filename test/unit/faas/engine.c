@@ -1,0 +1,546 @@
+#include "play.h"
+
+#include "faas/engine.h"
+#include "faas/pool.h"
+
+enum { MANY = 500 };
+
+/* A request as the gateway would make it, and what came of it. */
+struct request {
+	struct kn_call call;
+	bool granted, lost;
+	int refused; /* status */
+	unsigned retry_after;
+	char why[KN_ERR_TEXT];
+};
+
+static struct kn_engine *engine;
+
+static void on_granted(struct kn_call *call)
+{
+	kn_container_of(call, struct request, call)->granted = true;
+}
+
+static void on_refused(struct kn_call *call, int status, unsigned retry_after_s,
+		       const struct kn_err *why)
+{
+	struct request *r = kn_container_of(call, struct request, call);
+
+	r->refused = status;
+	r->retry_after = retry_after_s;
+	snprintf(r->why, sizeof(r->why), "%s", kn_err_text(why));
+}
+
+static void on_lost(struct kn_call *call, const struct kn_err *why)
+{
+	struct request *r = kn_container_of(call, struct request, call);
+
+	r->lost = true;
+	snprintf(r->why, sizeof(r->why), "%s", kn_err_text(why));
+}
+
+static int setup(void **state)
+{
+	struct kn_engine_config config = KN_ENGINE_DEFAULTS;
+	struct kn_err err = KN_ERR_INIT;
+
+	play_setup(state);
+	config.run_dir = play.dir;
+	config.max_instances = 4;
+	config.log_bytes = 4096;
+	config.drain_ms = 1000;
+	config.classes[KN_CLASS_MICROVM] = (struct kn_engine_class){ .ops = &kn_sandbox_fake,
+								     .driver = &play.driver,
+								     .hypervisor = "fake" };
+	config.classes[KN_CLASS_CONTAINER] = (struct kn_engine_class){ .why = "it comes later" };
+	assert_ok(kn_engine_new(play.loop, &config, &engine, &err), &err);
+	return 0;
+}
+
+static void note_done(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+static int teardown(void **state)
+{
+	bool done = false;
+
+	kn_engine_drain(engine, note_done, &done);
+	for (int i = 0; i < 5 && !done; i++)
+		play_pass(1000);
+	assert_true(done);
+	assert_int_equal(play_folders(), 0);
+	assert_int_equal(play.fake.starts - play.fake.ends - (play.fake.refuse_start ? 1 : 0), 0);
+	kn_engine_free(engine);
+	return play_teardown(state);
+}
+
+static struct kn_service *deploy(struct kn_function *fn)
+{
+	static const struct kn_engine_image IMAGE = { .path = "/image" };
+	struct kn_err err = KN_ERR_INIT;
+
+	assert_ok(kn_engine_put(engine, fn, &IMAGE, &err), &err);
+	struct kn_service *s = kn_engine_find(engine, kn_view_of(fn->name));
+	assert_non_null(s);
+	kn_function_unref(fn);
+	return s;
+}
+
+static void ask(struct kn_service *s, struct request *r)
+{
+	*r = (struct request){
+		.call = { .granted = on_granted, .refused = on_refused, .lost = on_lost }
+	};
+	bool waits = kn_engine_acquire(s, &r->call);
+	assert_int_equal(waits, !r->granted && !r->refused);
+}
+
+static struct kn_function_live live_of(const char *name)
+{
+	struct kn_function_live live;
+	struct kn_err err = KN_ERR_INIT;
+
+	assert_ok(kn_engine_live(engine, kn_view_of(name), true, &live, &err), &err);
+	return live;
+}
+
+static void first_request_starts_an_instance_and_is_cold(void **state)
+{
+	struct kn_service *s = deploy(play_function("hello"));
+	struct request r;
+
+	(void)state;
+	assert_int_equal(play.fake.starts, 0);
+	ask(s, &r);
+	assert_false(r.granted);
+	play_pass(5);
+	assert_true(r.granted);
+	assert_int_equal(r.call.start, KN_COLD);
+	assert_string_equal(r.call.phases[0].name, "queue");
+	assert_string_equal(r.call.phases[1].name, "boot");
+	assert_int_equal(r.call.phases[1].ns, 5 * KN_NS_PER_MS);
+	kn_engine_release(&r.call, 200, false);
+
+	ask(s, &r);
+	assert_true(r.granted);
+	assert_int_equal(r.call.start, KN_WARM);
+	assert_int_equal(r.call.n_phases, 1);
+	kn_engine_release(&r.call, 200, false);
+
+	struct kn_function_live live = live_of("hello");
+	assert_int_equal(live.invocations, 2);
+	assert_int_equal(live.cold, 1);
+	assert_int_equal(live.warm, 1);
+	assert_int_equal(live.failed, 0);
+	assert_int_equal(live.ready, 1);
+	assert_int_equal(live.busy, 0);
+	assert_int_equal(live.memory_bytes, 4096);
+	assert_string_equal(live.hypervisor, "fake");
+	assert_int_equal(live.n_phases, 1);
+}
+
+static void five_hundred_at_once_make_one_start(void **state)
+{
+	static struct request r[MANY];
+	struct kn_function *fn = play_function("hello");
+
+	(void)state;
+	fn->queue = MANY;
+	struct kn_service *s = deploy(fn);
+	for (int i = 0; i < MANY; i++)
+		ask(s, &r[i]);
+	assert_int_equal(play.fake.starts, 1);
+	assert_int_equal(live_of("hello").waiting, MANY);
+	play_pass(5);
+	for (int i = 0; i < MANY; i++) {
+		assert_true(r[i].granted); /* in order, four at a time */
+		if (i + 4 < MANY)
+			assert_false(r[i + 4].granted);
+		kn_engine_release(&r[i].call, 200, false);
+	}
+	assert_int_equal(play.fake.starts, 1);
+	assert_int_equal(live_of("hello").cold, MANY);
+}
+
+static void queue_is_bounded(void **state)
+{
+	struct kn_function *fn = play_function("hello");
+	struct request r[4];
+
+	(void)state;
+	fn->queue = 3;
+	struct kn_service *s = deploy(fn);
+	for (int i = 0; i < 4; i++)
+		ask(s, &r[i]);
+	assert_int_equal(r[3].refused, 429);
+	assert_int_equal(r[3].retry_after, 1);
+	assert_non_null(strstr(r[3].why, "kiln.queue"));
+	play_pass(5);
+	for (int i = 0; i < 3; i++)
+		kn_engine_release(&r[i].call, 200, false);
+	assert_int_equal(live_of("hello").failed, 1);
+}
+
+static void concurrency_and_scale_max_bound_instances(void **state)
+{
+	struct kn_function *fn = play_function("hello");
+	struct request r[6];
+
+	(void)state;
+	fn->concurrency = 1;
+	fn->scale_max = 3;
+	struct kn_service *s = deploy(fn);
+	for (int i = 0; i < 6; i++)
+		ask(s, &r[i]);
+	assert_int_equal(play.fake.starts, 3);
+	play_pass(5);
+	assert_int_equal(live_of("hello").busy, 3);
+	for (int i = 0; i < 6; i++) {
+		assert_true(r[i].granted);
+		kn_engine_release(&r[i].call, 200, false);
+	}
+}
+
+static void node_limit_refuses_with_the_reason(void **state)
+{
+	struct kn_function *fn = play_function("wide");
+	struct request r[6];
+
+	(void)state;
+	fn->concurrency = 1;
+	fn->scale_max = 10;
+	struct kn_service *s = deploy(fn);
+	for (int i = 0; i < 5; i++)
+		ask(s, &r[i]); /* the node takes four */
+	assert_int_equal(play.fake.starts, 4);
+	struct kn_service *other = deploy(play_function("other"));
+	ask(other, &r[5]);
+	assert_int_equal(r[5].refused, 503);
+	assert_non_null(strstr(r[5].why, "--max-instances"));
+	play_pass(5);
+	for (int i = 0; i < 5; i++) {
+		assert_true(r[i].granted);
+		kn_engine_release(&r[i].call, 200, false);
+	}
+}
+
+static void min_instances_are_started_at_once_and_again(void **state)
+{
+	struct kn_function *fn = play_function("hello");
+
+	(void)state;
+	fn->scale_min = 2;
+	(void)deploy(fn);
+	assert_int_equal(play.fake.starts, 2);
+	play_pass(5);
+	kn_fake_end(play.fake.newest, "crashed");
+	assert_int_equal(play.fake.starts, 3);
+	play_pass(5);
+	assert_int_equal(live_of("hello").ready, 2);
+	kn_fake_end(play.fake.newest, "crashed again");
+	assert_int_equal(play.fake.starts, 3); /* held back */
+	play_pass(600);
+	assert_int_equal(play.fake.starts, 4);
+}
+
+static void start_failure_is_told_and_held_back(void **state)
+{
+	struct kn_service *s = deploy(play_function("hello"));
+	struct request r;
+
+	(void)state;
+	play.fake.end_before_ready = "exited with code 3 before it was ready";
+	ask(s, &r);
+	play_pass(5);
+	assert_int_equal(r.refused, 502);
+	assert_non_null(strstr(r.why, "exited with code 3"));
+	ask(s, &r); /* at once: no start is tried */
+	assert_int_equal(r.refused, 503);
+	assert_int_equal(r.retry_after, 1);
+	assert_non_null(strstr(r.why, "exited with code 3"));
+	assert_int_equal(play.fake.starts, 1);
+	for (int i = 0; i < 50; i++) { /* a client that asks every 100 ms for 5 s */
+		play_pass(100);
+		ask(s, &r);
+		if (!r.refused)
+			play_pass(5);
+		assert_true(r.refused);
+	}
+	assert_in_range(play.fake.starts, 4, 6); /* 0.25, 0.5, 1, 2 s apart */
+	play.fake.end_before_ready = NULL;
+	play_pass(10 * 1000);
+	ask(s, &r);
+	play_pass(5);
+	assert_true(r.granted);
+	kn_engine_release(&r.call, 200, false);
+	play_pass(1);
+	ask(s, &r);
+	assert_true(r.granted);
+	kn_engine_release(&r.call, 200, false);
+}
+
+static void driver_that_refuses_is_told(void **state)
+{
+	struct kn_service *s = deploy(play_function("hello"));
+	struct request r;
+
+	(void)state;
+	play.fake.refuse_start = ENODEV;
+	ask(s, &r);
+	assert_int_equal(r.refused, 503);
+	assert_non_null(strstr(r.why, "No such device"));
+	assert_int_equal(live_of("hello").instances, 0);
+	assert_non_null(live_of("hello").last_error);
+}
+
+static void crash_loses_the_calls_and_the_next_request_starts_anew(void **state)
+{
+	struct kn_service *s = deploy(play_function("hello"));
+	struct request r[2], next;
+
+	(void)state;
+	ask(s, &r[0]);
+	ask(s, &r[1]);
+	play_pass(5);
+	kn_fake_end(play.fake.newest, "page fault at 0x10");
+	for (int i = 0; i < 2; i++) {
+		assert_true(r[i].lost);
+		assert_null(r[i].call.instance);
+		assert_non_null(strstr(r[i].why, "page fault"));
+		kn_engine_release(&r[i].call, 502, true);
+	}
+	ask(s, &next);
+	play_pass(5);
+	assert_true(next.granted);
+	assert_int_equal(play.fake.starts, 2);
+	kn_fake_end(play.fake.newest, "page fault at 0x10");
+	kn_engine_release(&next.call, 502, true);
+	ask(s, &next); /* the second crash without a success between */
+	assert_int_equal(next.refused, 503);
+	assert_int_equal(live_of("hello").failed, 4);
+}
+
+static void withdrawn_calls_leave_the_queue(void **state)
+{
+	struct kn_service *s = deploy(play_function("hello"));
+	struct request r[3];
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		ask(s, &r[i]);
+	kn_engine_release(&r[1].call, 504, true);
+	kn_engine_release(&r[2].call, 499, true);
+	assert_int_equal(live_of("hello").waiting, 1);
+	play_pass(5);
+	assert_true(r[0].granted);
+	assert_false(r[1].granted);
+	kn_engine_release(&r[0].call, 200, false);
+}
+
+static void update_moves_new_requests_to_new_instances(void **state)
+{
+	struct kn_service *s = deploy(play_function("hello"));
+	struct request old, new;
+
+	(void)state;
+	ask(s, &old);
+	play_pass(5);
+	struct kn_instance *before = old.call.instance;
+	assert_ptr_equal(deploy(play_function("hello")), s);
+	ask(s, &new);
+	assert_false(new.granted);
+	play_pass(5);
+	assert_true(new.granted);
+	assert_ptr_not_equal(new.call.instance, before);
+	assert_false(old.lost);
+	assert_int_equal(live_of("hello").instances, 2);
+	kn_engine_release(&old.call, 200, false);
+	kn_engine_release(&new.call, 200, false);
+	play_settle();
+	assert_int_equal(live_of("hello").instances, 1);
+	assert_int_equal(live_of("hello").invocations, 2);
+}
+
+static void removal_drains_then_stops(void **state)
+{
+	struct kn_service *s = deploy(play_function("hello"));
+	struct kn_err err = KN_ERR_INIT;
+	struct request r, waits;
+	bool done = false;
+
+	(void)state;
+	ask(s, &r);
+	play_pass(5);
+	for (int i = 0; i < 3; i++) { /* fill the instance */
+		ask(s, &waits);
+		kn_engine_release(&waits.call, 200, false);
+	}
+	assert_ok(kn_engine_remove(engine, KN_VIEW("hello"), note_done, &done, &err), &err);
+	assert_null(kn_engine_find(engine, KN_VIEW("hello")));
+	assert_fails(kn_engine_remove(engine, KN_VIEW("hello"), NULL, NULL, &err), ENOENT, &err,
+		     "hello");
+	play_settle();
+	assert_false(done);
+	assert_int_equal(play.fake.stops, 0);
+	kn_engine_release(&r.call, 200, false);
+	play_settle();
+	assert_true(done);
+	assert_int_equal(play.fake.ends, 1);
+	assert_int_equal(play_folders(), 0);
+}
+
+static void removal_refuses_what_waits(void **state)
+{
+	struct kn_service *s = deploy(play_function("hello"));
+	struct kn_err err = KN_ERR_INIT;
+	struct request r;
+
+	(void)state;
+	ask(s, &r);
+	assert_ok(kn_engine_remove(engine, KN_VIEW("hello"), NULL, NULL, &err), &err);
+	assert_int_equal(r.refused, 404);
+	play_pass(5);
+	assert_int_equal(play.fake.ends, 1);
+}
+
+static void class_without_driver_is_refused(void **state)
+{
+	static const struct kn_engine_image IMAGE = { .path = "/image" };
+	struct kn_function *fn = play_function("hello");
+	struct kn_err err = KN_ERR_INIT;
+
+	(void)state;
+	fn->class = KN_CLASS_CONTAINER;
+	assert_fails(kn_engine_put(engine, fn, &IMAGE, &err), ENOTSUP, &err, "it comes later");
+	kn_function_unref(fn);
+}
+
+/* ---- logs ------------------------------------------------------------------------------------- */
+
+static char lines[512];
+
+static void add_line(const struct kn_log_line *line, void *arg)
+{
+	size_t len = strlen(lines);
+
+	(void)arg;
+	snprintf(lines + len, sizeof(lines) - len, "%.*s;", (int)line->text.len, line->text.ptr);
+}
+
+static const char *log_of(size_t tail, uint64_t since_ns, const char *instance)
+{
+	struct kn_err err = KN_ERR_INIT;
+
+	lines[0] = '\0';
+	assert_ok(kn_engine_logs(engine, KN_VIEW("hello"), tail, since_ns, instance, add_line, NULL,
+				 &err),
+		  &err);
+	return lines;
+}
+
+static void follow_line(struct kn_log_follow *f, const struct kn_log_line *line)
+{
+	add_line(line, f->arg);
+}
+
+static void follow_gone(struct kn_log_follow *f)
+{
+	*(bool *)f->arg = true;
+}
+
+static void log_keeps_the_newest_lines_and_feeds_followers(void **state)
+{
+	struct kn_function *fn = play_function("hello");
+	struct kn_err err = KN_ERR_INIT;
+	bool gone = false, other_gone = false;
+	struct kn_log_follow follow = { .line = follow_line, .gone = follow_gone, .arg = &gone };
+	struct kn_log_follow other = { .line = follow_line,
+				       .gone = follow_gone,
+				       .arg = &other_gone };
+
+	(void)state;
+	fn->scale_min = 1;
+	(void)deploy(fn);
+	play_pass(5);
+	kn_fake_print(play.fake.newest, KN_STDOUT, "one");
+	kn_fake_print(play.fake.newest, KN_STDERR, "two");
+	uint64_t later = kn_wall_ns() + 1;
+	play_pass(10);
+	kn_fake_print(play.fake.newest, KN_STDOUT, "three");
+	assert_string_equal(log_of(0, 0, NULL), "one;two;three;");
+	assert_string_equal(log_of(2, 0, NULL), "two;three;");
+	assert_string_equal(log_of(0, later, NULL), "three;");
+	assert_string_equal(log_of(0, 0, "hello-none"), "");
+
+	assert_ok(kn_engine_follow(engine, KN_VIEW("hello"), &follow, &err), &err);
+	assert_ok(kn_engine_follow(engine, KN_VIEW("hello"), &other, &err), &err);
+	kn_engine_unfollow(&other);
+	kn_engine_unfollow(&other);
+	lines[0] = '\0';
+	kn_fake_print(play.fake.newest, KN_STDOUT, "four");
+	assert_string_equal(lines, "four;");
+	for (int i = 0; i < 1000; i++)
+		kn_fake_print(play.fake.newest, KN_STDOUT, "filling");
+	kn_fake_print(play.fake.newest, KN_STDOUT, "last");
+	assert_null(strstr(log_of(0, 0, NULL), "three"));
+	assert_string_equal(log_of(1, 0, NULL), "last;");
+	assert_ok(kn_engine_remove(engine, KN_VIEW("hello"), NULL, NULL, &err), &err);
+	assert_true(gone);
+	assert_false(other_gone);
+}
+
+static void metrics_have_the_gateways_names(void **state)
+{
+	struct kn_service *s = deploy(play_function("hello"));
+	struct kn_buf text = KN_BUF_INIT;
+	struct request r;
+
+	(void)state;
+	ask(s, &r);
+	play_pass(30);
+	kn_engine_release(&r.call, 200, false);
+	kn_service_count(s, 413);
+	kn_engine_metrics(engine, &text);
+	static const char *const LINES[] = {
+		"gateway_function_invocation_total{function_name=\"hello.openfaas-fn\",code=\"200\"} 1\n",
+		"gateway_function_invocation_total{function_name=\"hello.openfaas-fn\",code=\"413\"} 1\n",
+		"gateway_functions_seconds_bucket{function_name=\"hello.openfaas-fn\",le=\"0.025\"} 1\n",
+		"gateway_functions_seconds_bucket{function_name=\"hello.openfaas-fn\",le=\"0.05\"} 2\n",
+		"gateway_functions_seconds_count{function_name=\"hello.openfaas-fn\"} 2\n",
+		"gateway_function_invocation_started{function_name=\"hello.openfaas-fn\"} 2\n",
+		"gateway_service_count{function_name=\"hello.openfaas-fn\"} 1\n",
+		"# TYPE gateway_functions_seconds histogram\n",
+	};
+	for (size_t i = 0; i < KN_ARRAY_LEN(LINES); i++) {
+		if (!strstr(text.ptr, LINES[i]))
+			fail_msg("'%s' is not in\n%s", LINES[i], text.ptr);
+	}
+	kn_buf_fini(&text);
+}
+
+#define ENGINE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		ENGINE(first_request_starts_an_instance_and_is_cold),
+		ENGINE(five_hundred_at_once_make_one_start),
+		ENGINE(queue_is_bounded),
+		ENGINE(concurrency_and_scale_max_bound_instances),
+		ENGINE(node_limit_refuses_with_the_reason),
+		ENGINE(min_instances_are_started_at_once_and_again),
+		ENGINE(start_failure_is_told_and_held_back),
+		ENGINE(driver_that_refuses_is_told),
+		ENGINE(crash_loses_the_calls_and_the_next_request_starts_anew),
+		ENGINE(withdrawn_calls_leave_the_queue),
+		ENGINE(update_moves_new_requests_to_new_instances),
+		ENGINE(removal_drains_then_stops),
+		ENGINE(removal_refuses_what_waits),
+		ENGINE(class_without_driver_is_refused),
+		ENGINE(log_keeps_the_newest_lines_and_feeds_followers),
+		ENGINE(metrics_have_the_gateways_names),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
