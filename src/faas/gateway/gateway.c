@@ -1,0 +1,168 @@
+#include "faas/gateway.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "faas/gateway/relay.h"
+
+/* ---- functions -------------------------------------------------------------------------------- */
+
+/* "NAME" or "NAME.NAMESPACE"; this node has one namespace. */
+static struct kn_service *find(const struct kn_gateway *g, struct kn_view *name)
+{
+	struct kn_view ns = *name, first;
+
+	if (!kn_view_split(&ns, '.', &first))
+		return NULL;
+	if (ns.ptr && !kn_view_is(ns, KN_VIEW(KN_NAMESPACE)))
+		return NULL;
+	*name = first;
+	return kn_engine_find(g->config.engine, first);
+}
+
+static void answer_unknown(struct kn_http_exchange *x, struct kn_view name)
+{
+	char text[160];
+
+	snprintf(text, sizeof(text), "there is no function '%.*s'",
+		 (int)kn_min(name.len, (size_t)80), name.ptr);
+	kn_gateway_error(x, NULL, 404, 0, "kiln list shows the functions of this node", text);
+}
+
+static void invoke(struct kn_gateway *g, struct kn_http_exchange *x, bool let_in)
+{
+	struct kn_view name = KN_VIEW_NULL, path = KN_VIEW_NULL;
+
+	(void)kn_relay_route(kn_http_head(x), &name, &path);
+	struct kn_service *s = find(g, &name);
+	if (s)
+		kn_relay_start(g, x, s, name, path, let_in);
+	else
+		answer_unknown(x, name);
+}
+
+static void on_allowed(struct kn_http_exchange *x, const struct kn_caller *caller, void *arg)
+{
+	(void)caller;
+	invoke(arg, x, true);
+}
+
+static bool needs_token(const struct kn_gateway *g, const struct kn_function *fn)
+{
+	return g->config.allow &&
+	       (fn->needs_token || (g->config.functions_need_token && !fn->open));
+}
+
+static void on_function(struct kn_gateway *g, struct kn_http_exchange *x, struct kn_view name)
+{
+	const struct kn_service *s = find(g, &name);
+
+	if (!s && g->config.allow && g->config.functions_need_token)
+		/* who has no token does not learn which functions there are */
+		g->config.allow(x, KN_SCOPE_FUNCTION_INVOKE, on_allowed, g, g->config.arg);
+	else if (s && needs_token(g, kn_service_function(s)))
+		g->config.allow(x, KN_SCOPE_FUNCTION_INVOKE, on_allowed, g, g->config.arg);
+	else
+		invoke(g, x, false);
+}
+
+/* ---- metrics ---------------------------------------------------------------------------------- */
+
+static void answer_metrics(struct kn_http_exchange *x, const struct kn_caller *caller, void *arg)
+{
+	static const struct kn_header TYPE = {
+		KN_VIEW("Content-Type"), KN_VIEW("text/plain; version=0.0.4; charset=utf-8")
+	};
+	struct kn_gateway *g = arg;
+	kn_auto(kn_buf_fini) struct kn_buf text = KN_BUF_INIT;
+
+	(void)caller;
+	kn_engine_metrics(g->config.engine, &text);
+	kn_buf_printf(&text,
+		      "# HELP kiln_gateway_busy Requests under way.\n"
+		      "# TYPE kiln_gateway_busy gauge\nkiln_gateway_busy %zu\n",
+		      kn_http_server_busy(g->server));
+	if (text.failed)
+		kn_gateway_error(x, NULL, 503, 1, NULL, "out of memory for the metrics");
+	else
+		kn_http_reply(x, 200, &TYPE, 1, kn_buf_view(&text));
+}
+
+static void on_metrics(struct kn_gateway *g, struct kn_http_exchange *x)
+{
+	if (!kn_view_is(kn_http_head(x)->method, KN_VIEW("GET")) &&
+	    !kn_view_is(kn_http_head(x)->method, KN_VIEW("HEAD")))
+		kn_gateway_error(x, NULL, 405, 0, NULL, "metrics are read with GET");
+	else if (g->config.allow)
+		g->config.allow(x, KN_SCOPE_NODE_READ, answer_metrics, g, g->config.arg);
+	else
+		answer_metrics(x, NULL, g);
+}
+
+/* ---- the listener ----------------------------------------------------------------------------- */
+
+static void on_request(struct kn_http_exchange *x, void *arg)
+{
+	struct kn_gateway *g = arg;
+	const struct kn_http_head *head = kn_http_head(x);
+	struct kn_view name, path;
+
+	if (g->draining)
+		kn_gateway_error(x, NULL, 503, 1, NULL, "this node is shutting down");
+	else if (kn_relay_route(head, &name, &path))
+		on_function(g, x, name);
+	else if (kn_view_is(head->path, KN_VIEW("/metrics")))
+		on_metrics(g, x);
+	else
+		g->config.other(x, g->config.arg);
+}
+
+int kn_gateway_new(const struct kn_gateway_config *config, int listen_fd, struct kn_gateway **ret,
+		   struct kn_err *err)
+{
+	struct kn_gateway *g = calloc(1, sizeof(*g));
+	if (!g) {
+		kn_close(listen_fd);
+		return kn_fail(err, ENOMEM, "out of memory for the gateway");
+	}
+	g->config = *config;
+	g->config.http.request = on_request;
+	g->config.http.arg = g;
+	int r = kn_http_server_new(config->loop, listen_fd, &g->config.http, &g->server, err);
+	if (r < 0) {
+		kn_close(listen_fd);
+		free(g);
+		return r;
+	}
+	*ret = g;
+	return 0;
+}
+
+void kn_gateway_drain(struct kn_gateway *g)
+{
+	g->draining = true;
+	kn_http_server_drain(g->server);
+}
+
+size_t kn_gateway_busy(const struct kn_gateway *g)
+{
+	return kn_http_server_busy(g->server);
+}
+
+void kn_gateway_free(struct kn_gateway *g)
+{
+	if (!g)
+		return;
+	kn_http_server_free(g->server); /* gone() ends the relays; those with a message stay */
+	while (g->used) {
+		struct kn_relay *r = g->used;
+		r->invoking = false;
+		kn_relay_end(r, 0, true);
+	}
+	while (g->unused) {
+		struct kn_relay *r = g->unused;
+		g->unused = r->next;
+		free(r);
+	}
+	free(g);
+}
