@@ -261,9 +261,11 @@ static int read_archive(struct source *src, int fd, uint64_t total, struct kn_er
 
 static int read_optional(int dirfd, const char *name, struct kn_buf *ret, struct kn_err *err)
 {
-	kn_auto(kn_close) int fd = kn_open_in(dirfd, name, O_RDONLY | O_NONBLOCK, 0, err);
+	kn_auto(kn_close) int fd = kn_open_in(dirfd, name, O_RDONLY | O_NONBLOCK, 0, NULL);
+	if (fd == -ENOENT)
+		return 0;
 	if (fd < 0)
-		return fd == -ENOENT ? 0 : fd;
+		return kn_fail(err, -fd, "open '%s': %s", name, strerror(-fd));
 	if (!kn_buf_reserve(ret, KN_SPEC_MAX_BYTES + 1))
 		return kn_fail(err, ENOMEM, "read '%s': out of memory", name);
 	ssize_t n = kn_read_all(fd, ret->ptr, KN_SPEC_MAX_BYTES + 1);

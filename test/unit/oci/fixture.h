@@ -32,7 +32,7 @@ static inline int fixture_teardown(void **state)
 /* "<folder>/name"; the last few calls' results stay valid. */
 static inline const char *fixture_path(const char *name)
 {
-	static char paths[8][256];
+	static char paths[8][512];
 	static unsigned next;
 	char *p = paths[next++ % 8];
 
@@ -61,7 +61,7 @@ static inline int fixture_fd(const void *ptr, size_t len)
 /* How many entries a folder has, "." and ".." aside; -1 when there is none. */
 static inline int fixture_count(const char *path)
 {
-	char command[512];
+	char command[640];
 	int n = -1;
 
 	snprintf(command, sizeof(command), "ls -A '%s' 2>/dev/null | wc -l", path);
