@@ -222,6 +222,19 @@ class Login(Case):
         self.told(r, 1, "does not know this client id", "credentials")
         self.assertFalse(os.path.exists(self.config()))
 
+    def test_waits_for_a_node_that_is_being_started(self):
+        path = os.path.join(self.tmp.name, "later")
+        text = f"client_id={CLIENT}\nclient_secret={SECRET}\n".encode()
+        late = threading.Timer(0.3, lambda: self.path("later", text))
+        late.start()
+        r = self.kiln("login", "--credentials", path, "--wait", "20s")
+        late.join()
+        self.assertEqual(r.returncode, 0, r.stderr)
+        began = time.monotonic()
+        self.told(self.kiln("login", "--credentials", path, "--wait", "200ms", "--gateway",
+                            "http://127.0.0.1:1"), 1, "no node answers")
+        self.assertGreater(time.monotonic() - began, 0.2)
+
     def test_no_login(self):
         self.told(self.kiln("list"), 1, "not logged in", "kiln login --gateway " + self.url)
 

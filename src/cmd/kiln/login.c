@@ -1,18 +1,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/time.h"
 #include "cmd/kiln/config.h"
 #include "cmd/kiln/node.h"
 
-enum { CREDENTIALS_MAX = 4096 };
+enum { CREDENTIALS_MAX = 4096, WAIT_STEP_MS = 50 };
 
 struct login {
 	struct kn_node_args node;
 	const char *client_id, *credentials;
 	bool secret_stdin;
+	uint64_t wait_ms;
 	struct kn_buf text; /* of the credentials file, or of standard input */
 	char id[256], secret[256];
 };
@@ -71,16 +74,45 @@ static void tell(const struct login *l, const struct kn_node *node)
 	}
 }
 
+static int try_login(struct login *l, struct kn_node **ret, struct kn_err *err)
+{
+	kn_auto(kn_node_close) struct kn_node *node = NULL;
+	int r = 0;
+
+	if (l->credentials) {
+		kn_buf_clear(&l->text);
+		r = read_credentials(l, err);
+	}
+	if (r == 0)
+		r = kn_node_open(&l->node, &node, err);
+	if (r == 0)
+		r = kn_node_login(node, l->id, l->secret, err);
+	if (r == 0)
+		*ret = kn_take_ptr(node);
+	return r;
+}
+
+/* A node that was just started has no file and no port yet. */
+static bool may_come(const struct kn_err *err)
+{
+	return err->code == ENOENT || err->code == ECONNREFUSED;
+}
+
 static int run(const struct kn_command *cmd, struct login *l)
 {
 	kn_auto(kn_node_close) struct kn_node *node = NULL;
+	const struct timespec step = { .tv_nsec = WAIT_STEP_MS * (long)KN_NS_PER_MS };
+	uint64_t until_ns = kn_now_ns() + l->wait_ms * KN_NS_PER_MS;
 	struct kn_err err = KN_ERR_INIT;
 
-	int r = l->credentials ? read_credentials(l, &err) : read_secret(l, &err);
+	int r = l->credentials ? 0 : read_secret(l, &err);
 	if (r == 0)
-		r = kn_node_open(&l->node, &node, &err);
-	if (r == 0)
-		r = kn_node_login(node, l->id, l->secret, &err);
+		r = try_login(l, &node, &err);
+	while (r < 0 && may_come(&err) && kn_now_ns() < until_ns) {
+		nanosleep(&step, NULL);
+		err = KN_ERR_INIT;
+		r = try_login(l, &node, &err);
+	}
 	if (r < 0)
 		return kn_cli_failed(cmd, &err);
 	tell(l, node);
@@ -96,6 +128,8 @@ int kn_verb_login(int argc, char **argv)
 		{ "client-id", 0, KN_ARG_STR, &l.client_id, "ID", NULL, "the client's id" },
 		{ "client-secret-stdin", 0, KN_ARG_FLAG, &l.secret_stdin, NULL, NULL,
 		  "read the client's secret from standard input" },
+		{ "wait", 'w', KN_ARG_DURATION, &l.wait_ms, "TIME", NULL,
+		  "give a node that is being started TIME to come up: 10s" },
 		KN_NODE_ARGS(l.node),
 	};
 	const struct kn_command cmd = {
