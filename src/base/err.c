@@ -19,7 +19,7 @@ static void flatten(char *text)
 			*text = '?';
 }
 
-int kn_fail(struct kn_err *err, int code, const char *fmt, ...)
+int (kn_fail)(struct kn_err *err, int code, const char *fmt, ...)
 {
 	if (code <= 0)
 		code = EIO;
@@ -37,7 +37,7 @@ int kn_fail(struct kn_err *err, int code, const char *fmt, ...)
 	return -code;
 }
 
-int kn_while(struct kn_err *err, const char *fmt, ...)
+int (kn_while)(struct kn_err *err, const char *fmt, ...)
 {
 	if (!err)
 		return -EIO;

@@ -41,3 +41,16 @@ int kn_while(struct kn_err *err, const char *fmt, ...) kn_printf(2, 3);
 
 /** The story so far, or "" for NULL; never NULL. Borrowed from err. */
 const char *kn_err_text(const struct kn_err *err);
+
+#ifdef __clang_analyzer__
+/* Analysers do not see the bodies: tell them that a failure is negative. */
+#define kn_err_negative(call)                                                                      \
+	({                                                                                         \
+		int kn_err_result = call;                                                          \
+		if (kn_err_result >= 0)                                                            \
+			__builtin_unreachable();                                                   \
+		kn_err_result;                                                                     \
+	})
+#define kn_fail(...) kn_err_negative((kn_fail)(__VA_ARGS__))
+#define kn_while(...) kn_err_negative((kn_while)(__VA_ARGS__))
+#endif

@@ -248,7 +248,7 @@ int kn_tcp_connect(const char *addr_port, struct kn_err *err)
 
 int kn_tcp_name(int fd, char *out, size_t out_len)
 {
-	union tcp_address a;
+	union tcp_address a = { .any = { .sa_family = AF_UNSPEC } };
 	socklen_t len = sizeof(a);
 	char host[INET6_ADDRSTRLEN];
 	int n;

@@ -37,7 +37,7 @@ int kn_unhex(struct kn_view hex, void *out, size_t out_len, struct kn_err *err)
 		if (hex_digit(hex.ptr[i]) < 0)
 			return kn_fail(err, EINVAL, "'" KN_VIEW_FMT "' is not hex", KN_VIEW_ARG(hex));
 	for (size_t i = 0; i < out_len; i++)
-		p[i] = (unsigned char)(hex_digit(hex.ptr[2 * i]) << 4 |
+		p[i] = (unsigned char)(hex_digit(hex.ptr[2 * i]) * 16 +
 		                       hex_digit(hex.ptr[2 * i + 1]));
 	return 0;
 }
