@@ -6,7 +6,7 @@
  * The channel is one block of shared memory. Its first page holds three rings (base/ring.h):
  * requests (host to guest), replies (guest to host), log lines (guest to host). Behind it lies the
  * frame area, which the host divides as it likes: a request's descriptor says where its frame is,
- * and the frame's head says where the reply goes. The guest owns only the log slots.
+ * and the frame's head says where the reply goes. The guest owns only the log slots at the end.
  *
  * Nothing in the channel is trusted by the host; what the host writes there is trusted by the
  * guest, since the host could stop it anyway.
@@ -61,8 +61,8 @@ enum {
 	KN_BARE_REQUEST_RING = 0, /* offsets in the channel's first page */
 	KN_BARE_REPLY_RING = 1280,
 	KN_BARE_LOG_RING = 2560,
-	KN_BARE_LOG_AREA = KN_BARE_PAGE,
-	KN_BARE_FRAMES = KN_BARE_LOG_AREA + KN_BARE_LOG_SLOTS * KN_BARE_LOG_SLOT,
+	KN_BARE_FRAMES = KN_BARE_PAGE,
+	KN_BARE_LOG_BYTES = KN_BARE_LOG_SLOTS * KN_BARE_LOG_SLOT,   /* the channel's end */
 };
 
 /** What the program's entry gets in RDI; rewritten by the monitor while the guest is outside. */
@@ -80,8 +80,9 @@ struct kn_bare_info {
 };
 
 /**
- * Head of a request frame and of a reply frame. The strings follow it without separators, then the
- * body. Offsets count from the channel's start.
+ * Head of a request frame and of a reply frame. Requests: then the strings in the order of their
+ * lengths, without separators, then the body. Replies: then the body, then the content type, so that
+ * a body can be written before its type is known. Offsets count from the channel's start.
  */
 struct kn_bare_head {
 	uint32_t body_len;
