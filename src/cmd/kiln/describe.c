@@ -121,6 +121,14 @@ static void show_times(const json_t *kiln)
 	}
 }
 
+static const char *who_may_call(const char *auth)
+{
+	if (strcmp(auth, "open") == 0)
+		return "open to everybody";
+	return strcmp(auth, "token") == 0 ? "callers need a token"
+					  : "callers need a token if the node says so";
+}
+
 static void show(const struct kn_node *node, const json_t *fn)
 {
 	const json_t *kiln = json_object_get(fn, "kiln");
@@ -129,8 +137,7 @@ static void show(const struct kn_node *node, const json_t *fn)
 	line("Name:", text(fn, "name"));
 	line("Image:", text(fn, "image"));
 	printf("%-18s%s/function/%s (%s)\n", "URL:", kn_node_gateway(node), text(fn, "name"),
-	       strcmp(text(kiln, "auth"), "open") == 0 ? "open to everybody"
-						       : "callers need a token");
+	       who_may_call(text(kiln, "auth")));
 	kn_show_age(text(fn, "createdAt"), created);
 	line("Deployed:", created);
 	line("Process:", text(fn, "envProcess"));

@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""What README.md says is so: the tour runs as it stands, the table of dependencies is that of
+tools/packages, links lead somewhere.
+
+Usage: readme.py BUILD_DIR"""
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+BUILD = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else "build")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TOUR = "/tmp/kiln-tour"
+
+
+def text(name):
+    with open(os.path.join(ROOT, name)) as f:
+        return f.read()
+
+
+def tour():
+    return re.search(r"<!-- test/host/readme.py .*?-->\n```sh\n(.*?)```", text("README.md"), re.S)[1]
+
+
+def declared(thing):
+    return thing in os.environ.get("KN_DECLARED", "").split()
+
+
+class Readme(unittest.TestCase):
+    def test_tour_runs_as_written(self):
+        for thing, there in (("root", os.geteuid() == 0), ("kvm", os.path.exists("/dev/kvm"))):
+            if not there:
+                if declared(thing):
+                    self.fail(f"{thing} is declared and missing")
+                self.skipTest(f"no {thing}")
+        self.assertLessEqual(len(tour().splitlines()), 11, "the tour has grown")
+        self.assertFalse(os.path.exists(TOUR), f"{TOUR} is in the way")
+        with tempfile.TemporaryDirectory() as tmp:
+            # The folder of a newcomer: this source tree with build/ in it.
+            for name in os.listdir(ROOT):
+                if not name.startswith("build"):
+                    os.symlink(os.path.join(ROOT, name), os.path.join(tmp, name))
+            os.symlink(BUILD, os.path.join(tmp, "build"))
+            env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                   "HOME": tmp}
+            # A network of its own, so that port 8080 is free; -m for "kill %1", -e to stop early.
+            r = subprocess.run(["unshare", "--net", "sh", "-c",
+                                'ip link set lo up && exec bash -emc "$0"', tour()],
+                               cwd=tmp, env=env, capture_output=True, text=True, timeout=100)
+        self.assertEqual(r.returncode, 0, r.stdout + r.stderr)
+        for word in ("Deployed denoise", "cold", "Class:", "ready http://127.0.0.1:8080"):
+            self.assertIn(word, r.stdout + r.stderr)
+        self.assertFalse(os.path.exists(TOUR))
+
+    def test_dependencies_are_those_of_tools_packages(self):
+        wanted = set(re.findall(r"^([a-z0-9][\w.+-]*)\s+#", text("tools/packages"), re.M))
+        table = set(re.findall(r"^\| ([a-z0-9][\w.+-]*) \|", text("README.md"), re.M)) - {"package", "class"}
+        self.assertEqual(table, wanted)
+
+    def test_links_lead_somewhere(self):
+        for page in ("README.md", "ARCHITECTURE.md", "STYLE.md", "bench/README.md", "doc/README.md"):
+            for link in re.findall(r"\]\(([^)#:]+)\)", text(page)):
+                path = os.path.join(ROOT, os.path.dirname(page), link)
+                self.assertTrue(os.path.exists(path), f"{page}: {link}")
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=1)
