@@ -80,12 +80,13 @@ class Node(http.server.BaseHTTPRequestHandler):
                 return self.reply(400, {"error": "image 'x' is not in the store",
                                         "hint": "kiln image import PATH --name x"})
             return self.reply(202)
-        if path == "/system/scale-function/f":
-            return self.reply(202)
         if path == "/system/function/f":
             s.polls += 1
-            return self.reply(200, {"availableReplicas": int(s.polls > 2)})
-        if path == "/system/function/telemetry":
+            return self.reply(200, {"availableReplicas": s.polls - 1,
+                                    "kiln": {"scale": {"min": 2, "max": 4}}})
+        if path == "/system/function/bad":
+            return self.reply(200, {"kiln": {"scale": {"min": 1}, "lastError": "no such program"}})
+        if path == "/kiln/v1/functions/telemetry":
             return self.reply(200, {
                 "name": "telemetry", "image": "telemetry:latest", "createdAt": "2026-01-01T00:00:00Z",
                 "envVars": {"A": "b\x1b"}, "usage": {"cpu": 12, "totalMemoryBytes": 90000000},
@@ -95,7 +96,9 @@ class Node(http.server.BaseHTTPRequestHandler):
                          "invocations": {"total": 3, "cold": 1, "warm": 2},
                          "lastColdStart": {"at": "2026-01-01T00:00:00Z", "ms": 1240.5,
                                            "phases": [{"name": "boot", "ms": 1200}]},
-                         "lastError": "exited with code 3"}})
+                         "lastError": "exited with code 3"},
+                "instances": [{"id": "telemetry-1", "state": "ready", "served": 3,
+                               "started": "2026-01-01T00:00:00Z", "startMs": 1240.5}]})
         if path == "/kiln/v1/images" and self.command == "GET":
             return self.reply(200, [{"name": "a:latest", "digest": "sha256:" + "ab" * 32,
                                      "kind": "container", "bytes": 12400000}])
@@ -326,7 +329,7 @@ class Functions(Case):
     def test_describe(self):
         out = self.kiln("describe", "telemetry").stdout.decode()
         for word in ("microvm on QEMU with TCG (no KVM)", "/function/telemetry (callers need",
-                     "1.24 s", "boot 1.20 s", "exited with code 3", "A=b\\x1b", "90.0 MB"):
+                     "1.24 s", "boot 1.20 s", "exited with code 3", "telemetry-1 ready, 3 served, started in 1.24 s", "A=b\\x1b", "90.0 MB"):
             self.assertIn(word, out)
         fn = json.loads(self.kiln("describe", "telemetry", "--json").stdout)
         self.assertEqual(fn["kiln"]["lastColdStart"]["phases"][0]["name"], "boot")
@@ -460,6 +463,7 @@ functions:
     def test_wait(self):
         self.assertEqual(self.kiln("deploy", "f", "--image", "i", "--wait").returncode, 0)
         self.assertEqual(self.server.polls, 3)
+        self.told(self.kiln("deploy", "bad", "--image", "i", "--wait"), 1, "no such program")
 
     def test_refusals(self):
         self.told(self.kiln("deploy", "refused", "--image", "x"), 1, "deploy 'refused'",

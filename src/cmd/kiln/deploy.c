@@ -101,41 +101,46 @@ static int put(struct kn_node *node, const json_t *fn, struct kn_err *err)
 	return r;
 }
 
-static int ready_replicas(struct kn_node *node, const char *path, uint64_t *ret, struct kn_err *err)
+/* How many instances there are to be, and how many are ready. */
+static int count_instances(struct kn_node *node, const char *path, uint64_t *ret_wanted,
+			   uint64_t *ret_ready, struct kn_err *err)
 {
 	const struct kn_node_request req = { .path = path };
 	kn_auto(json_decref) json_t *status = NULL;
 
 	int r = kn_node_json(node, &req, &status, err);
-	return r == 0 ? kn_json_u64(status, "availableReplicas", UINT32_MAX, ret, err) : r;
+	const json_t *kiln = json_object_get(status, "kiln");
+	const char *bad = json_string_value(json_object_get(kiln, "lastError"));
+	if (r == 0 && bad)
+		return kn_fail(err, EIO, "%s", bad);
+	if (r == 0)
+		r = kn_json_u64(json_object_get(kiln, "scale"), "min", UINT32_MAX, ret_wanted, err);
+	if (r == 0)
+		r = kn_json_u64(status, "availableReplicas", UINT32_MAX, ret_ready, err);
+	return r;
 }
 
-/* Start one instance, so that the first caller finds it warm. */
 static int wait_ready(struct kn_node *node, const char *name, struct kn_err *err)
 {
 	kn_auto(kn_buf_fini) struct kn_buf path = KN_BUF_INIT;
-	kn_auto(kn_buf_fini) struct kn_buf scale = KN_BUF_INIT;
 	const struct timespec step = { .tv_nsec = WAIT_STEP_MS * (long)KN_NS_PER_MS };
 	uint64_t until_ns = kn_now_ns() + WAIT_MAX_S * KN_NS_PER_S;
-	uint64_t ready = 0;
+	uint64_t wanted = 0, ready = 0;
 
-	kn_buf_printf(&path, "/system/scale-function/%s", name);
-	kn_buf_printf(&scale, "{\"serviceName\":\"%s\",\"replicas\":1}", name);
-	const struct kn_node_request req = { .method = "POST",
-					     .path = path.ptr,
-					     .body = kn_buf_view(&scale) };
-	int r = kn_node_json(node, &req, NULL, err);
-	kn_buf_clear(&path);
-	kn_buf_printf(&path, "/system/function/%s", name);
-	while (r == 0 && ready == 0) {
-		r = ready_replicas(node, path.ptr, &ready, err);
-		if (r == 0 && ready == 0 && kn_now_ns() > until_ns)
-			r = kn_fail(err, ETIMEDOUT,
-				    "no instance was ready after %d s: see "
-				    "'kiln logs %s'",
-				    WAIT_MAX_S, name);
-		if (r == 0 && ready == 0)
-			nanosleep(&step, NULL);
+	kn_buf_adds(&path, "/system/function/");
+	kn_url_encode(&path, kn_view_of(name));
+	if (path.failed)
+		return kn_fail(err, ENOMEM, "out of memory");
+	int r = count_instances(node, path.ptr, &wanted, &ready, err);
+	while (r == 0 && ready < wanted) {
+		if (kn_now_ns() > until_ns)
+			return kn_fail(
+				err, ETIMEDOUT,
+				"%llu of %llu instances are ready after %d s: see 'kiln logs %s'",
+				(unsigned long long)ready, (unsigned long long)wanted, WAIT_MAX_S,
+				name);
+		nanosleep(&step, NULL);
+		r = count_instances(node, path.ptr, &wanted, &ready, err);
 	}
 	return r;
 }
@@ -250,7 +255,7 @@ int kn_verb_deploy(int argc, char **argv)
 		{ "timeout", 0, KN_ARG_STR, &d.timeout, "TIME", NULL,
 		  "deadline of one invocation, waiting and cold start included: 30s" },
 		{ "wait", 'w', KN_ARG_FLAG, &d.wait, NULL, NULL,
-		  "start an instance and wait until it is ready" },
+		  "wait until as many instances are ready as label com.openfaas.scale.min wants" },
 		KN_NODE_ARGS(d.node),
 	};
 	const struct kn_command cmd = {
@@ -262,7 +267,8 @@ int kn_verb_deploy(int argc, char **argv)
 			"\n"
 			"Examples:\n"
 			"  kiln deploy -f stack.yaml\n"
-			"  kiln deploy telemetry --image telemetry:latest -e LIMIT=80 --limit-memory 256Mi\n",
+			"  kiln deploy telemetry --image telemetry:latest -e LIMIT=80 --limit-memory 256Mi\n"
+			"  kiln deploy hot --image hot:1 --label com.openfaas.scale.min=2 --wait\n",
 		.args = args,
 		.n_args = KN_ARRAY_LEN(args),
 		.max_operands = 1,

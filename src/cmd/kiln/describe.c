@@ -121,6 +121,21 @@ static void show_times(const json_t *kiln)
 	}
 }
 
+static void show_instances(const json_t *instances)
+{
+	const char *label = "";
+	size_t i;
+	json_t *one;
+
+	json_array_foreach (instances, i, one) {
+		char took[KN_SHORT], age[KN_SHORT];
+		show_ms(one, "startMs", took);
+		kn_show_age(text(one, "started"), age);
+		printf("%-18s%s %s, %lld served, started in %s, %s\n", label, text(one, "id"),
+		       text(one, "state"), number(one, "served"), took, age);
+	}
+}
+
 static const char *who_may_call(const char *auth)
 {
 	if (strcmp(auth, "open") == 0)
@@ -144,6 +159,7 @@ static void show(const struct kn_node *node, const json_t *fn)
 	show_isolation(kiln);
 	show_limits(kiln);
 	show_life(fn, kiln);
+	show_instances(json_object_get(fn, "instances"));
 	show_times(kiln);
 	line("Last error:", text(kiln, "lastError"));
 	show_map("Environment:", json_object_get(fn, "envVars"));
@@ -158,9 +174,8 @@ static int run(const struct kn_command *cmd, const struct kn_node_args *args, co
 	kn_auto(kn_buf_fini) struct kn_buf path = KN_BUF_INIT;
 	struct kn_err err = KN_ERR_INIT;
 
-	kn_buf_adds(&path, "/system/function/");
+	kn_buf_adds(&path, "/kiln/v1/functions/");
 	kn_url_encode(&path, kn_view_of(name));
-	kn_buf_adds(&path, "?usage=1");
 	int r = path.failed ? kn_fail(&err, ENOMEM, "out of memory")
 			    : kn_node_open(args, &node, &err);
 	if (r == 0) {
