@@ -93,6 +93,30 @@ void kn_vcpu_close(struct kn_vcpu *v)
 	*v = KN_VCPU_NULL;
 }
 
+void kn_vcpu_long_mode(unsigned ring, uint64_t cr3, uint64_t entry, uint64_t stack,
+                       struct kvm_regs *regs, struct kvm_sregs *sregs)
+{
+	const uint8_t dpl = ring ? 3 : 0;
+	const struct kvm_segment code = { .limit = 0xffffffff, .selector = ring ? 0x23 : 0x08,
+		                          .type = 11, .present = 1, .s = 1, .l = 1, .g = 1,
+		                          .dpl = dpl };
+	const struct kvm_segment data = { .limit = 0xffffffff, .selector = ring ? 0x1b : 0x10,
+		                          .type = 3, .present = 1, .s = 1, .db = 1, .g = 1,
+		                          .dpl = dpl };
+
+	*regs = (struct kvm_regs){ .rip = entry, .rsp = stack, .rflags = 2 };
+	*sregs = (struct kvm_sregs){
+		.cs = code, .ds = data, .es = data, .fs = data, .gs = data, .ss = data,
+		.tr = { .limit = 0x67, .type = 11, .present = 1 },
+		.ldt = { .limit = 0xffff, .type = 2, .present = 1 },
+		.cr0 = 0x80010033,              /* PG WP NE ET MP PE */
+		.cr3 = cr3,
+		.cr4 = 0x620,                   /* PAE OSFXSR OSXMMEXCPT */
+		.efer = 0xd00,                  /* LME LMA NXE; no SCE: no system calls */
+		.apic_base = 0xfee00900,        /* as KVM has it at reset; must be given */
+	};
+}
+
 int kn_vcpu_set(const struct kn_kvm *k, struct kn_vcpu *v, const struct kvm_regs *regs,
                 const struct kvm_sregs *sregs, struct kn_err *err)
 {

@@ -10,6 +10,7 @@
 #include <linux/kvm.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/mem.h"
 
@@ -46,6 +47,14 @@ struct kn_vcpu {
  */
 kn_must_use int kn_vcpu_open(const struct kn_kvm *k, struct kn_vcpu *ret, struct kn_err *err);
 void kn_vcpu_close(struct kn_vcpu *v);
+
+/**
+ * Registers of a processor in 64-bit mode with paging, about to run its first instruction in ring 0
+ * or 3. Selectors: 0x08 and 0x10 code and data of ring 0, 0x1b and 0x23 data and code of ring 3.
+ * Descriptor tables and the task are empty: fill in gdt, idt and tr where exceptions should arrive.
+ */
+void kn_vcpu_long_mode(unsigned ring, uint64_t cr3, uint64_t entry, uint64_t stack,
+                       struct kvm_regs *regs, struct kvm_sregs *sregs);
 
 /** Set all registers before the next run. Errors: what KVM said. */
 kn_must_use int kn_vcpu_set(const struct kn_kvm *k, struct kn_vcpu *v, const struct kvm_regs *regs,

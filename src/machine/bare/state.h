@@ -26,10 +26,7 @@
 #define BARE_STUB_BYTES 4
 #define BARE_FAULT_PORT 0x80                    /* stub of vector v: OUT to port 0x80 + v */
 
-/* Selectors. */
-#define BARE_USER_DATA 0x1b
-#define BARE_USER_CODE 0x23
-#define BARE_TASK      0x28
+#define BARE_TASK       0x28                    /* selector of the TSS */
 
 #define BARE_RAM BARE_TABLES                    /* guest-physical memory begins here */
 

@@ -81,30 +81,13 @@ void bare_system(char *at)
 void bare_registers(uint64_t cr3, uint64_t entry, uint64_t stack, uint64_t argument,
                     struct kvm_regs *regs, struct kvm_sregs *sregs)
 {
-	const struct kvm_segment code = { .limit = 0xffffffff, .selector = BARE_USER_CODE,
-		                          .type = 11, .present = 1, .s = 1, .l = 1, .g = 1,
-		                          .dpl = 3 };
-	const struct kvm_segment data = { .limit = 0xffffffff, .selector = BARE_USER_DATA,
-		                          .type = 3, .present = 1, .s = 1, .db = 1, .g = 1,
-		                          .dpl = 3 };
-
-	*regs = (struct kvm_regs){
-		.rip = entry,
-		.rsp = stack,
-		.rdi = argument,
-		.rflags = 2,
-	};
-	*sregs = (struct kvm_sregs){
-		.cs = code, .ds = data, .es = data, .fs = data, .gs = data, .ss = data,
-		.tr = { .base = BARE_TSS, .limit = BARE_TSS_LIMIT, .selector = BARE_TASK, .type = 11,
-		        .present = 1 },
-		.ldt = { .limit = 0xffff, .type = 2, .present = 1 },
-		.gdt = { .base = BARE_GDT, .limit = 7 * 8 - 1 },
-		.idt = { .base = BARE_IDT, .limit = BARE_VECTORS * 16 - 1 },
-		.cr0 = 0x80010033,              /* PG WP NE ET MP PE */
-		.cr3 = cr3,
-		.cr4 = 0x620,                   /* PAE OSFXSR OSXMMEXCPT */
-		.efer = 0xd00,                  /* LME LMA NXE; no SCE: no system calls */
-		.apic_base = 0xfee00900,        /* as KVM has it at reset; must be given */
-	};
+	kn_vcpu_long_mode(3, cr3, entry, stack, regs, sregs);
+	regs->rdi = argument;
+	sregs->gdt.base = BARE_GDT;
+	sregs->gdt.limit = 7 * 8 - 1;
+	sregs->idt.base = BARE_IDT;
+	sregs->idt.limit = BARE_VECTORS * 16 - 1;
+	sregs->tr.base = BARE_TSS;
+	sregs->tr.limit = BARE_TSS_LIMIT;
+	sregs->tr.selector = BARE_TASK;
 }
