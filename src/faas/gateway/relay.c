@@ -31,10 +31,12 @@ bool kn_relay_route(const struct kn_http_head *head, struct kn_view *ret_name,
 		    struct kn_view *ret_path)
 {
 	static const struct kn_view PREFIX = KN_VIEW("/function/");
-	struct kn_view rest = head->target;
 
 	if (!kn_view_starts(head->path, PREFIX))
 		return false;
+	/* The path and its query, also of a target in absolute form. */
+	struct kn_view rest = { head->path.ptr,
+		                (size_t)(head->target.ptr + head->target.len - head->path.ptr) };
 	size_t end = PREFIX.len;
 	while (end < head->path.len && head->path.ptr[end] != '/')
 		end++;

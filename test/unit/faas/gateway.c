@@ -257,6 +257,10 @@ static void paths_reach_function_control_and_metrics(void **state)
 	assert_says(function_heard(0), "GET / HTTP/1.1\r\n");
 	function_says(0, OK("0\r\n\r\n"));
 	assert_says(hear(fd, &end), "200 OK");
+	say(fd, GET("http://node:80/function/hello/x?y")); /* absolute form, RFC 9112 3.2.2 */
+	assert_says(function_heard(0), "GET /x?y HTTP/1.1\r\n");
+	function_says(0, OK("0\r\n\r\n"));
+	assert_says(hear(fd, &end), "200 OK");
 	close(fd);
 }
 
