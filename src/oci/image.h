@@ -4,8 +4,9 @@
  * API imports, lists and removes; the engine asks for an image and its root file system. Part of
  * the image flow.
  *
- * Thread  any: find, list and remove return at once (memory and one small file); import and rootfs
- *         block for long, so worker threads. One process at a time may have the folder open.
+ * Thread  any: find, list and the cached path return at once; remove waits for the disk (tens of
+ *         milliseconds); import and rootfs block for long, so worker threads. One process at a time
+ *         may have the folder open.
  */
 #pragma once
 
@@ -68,6 +69,12 @@ kn_must_use int kn_images_open(const struct kn_images_config *config, struct kn_
 /** No call may be under way. NULL is fine; images still referenced stay valid. */
 void kn_images_close(struct kn_images *images);
 KN_AUTO(kn_images_close, struct kn_images *);
+
+/**
+ * Images that were left out when the store was opened, because their blobs are missing or spoiled,
+ * with the reasons; NULL when all is well. Borrowed. Nothing is collected until the next change.
+ */
+const char *kn_images_trouble(const struct kn_images *images);
 
 struct kn_images_import {
 	const char *path;      /* layout folder or archive; or NULL */

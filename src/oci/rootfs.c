@@ -166,9 +166,9 @@ static int run_mkfs(const struct kn_rootfs_config *c, char *const argv[], int lo
 }
 
 /*
- * Times of files are kept: Python compares them with its caches, make with its targets. The time of
- * the file system itself is fixed. No compression: it would cost every guest that runs under TCG.
- * Who is not root could not give files to their owners, so they all become root's.
+ * Times of files are kept (no -T): Python compares them with its caches, make with its targets. No
+ * compression: it would cost every guest that runs under TCG. Who is not root could not give files
+ * to their owners, so they all become root's.
  */
 static int pack(const struct kn_rootfs_config *c, int workfd, struct kn_err *err)
 {
@@ -178,10 +178,9 @@ static int pack(const struct kn_rootfs_config *c, int workfd, struct kn_err *err
 	kn_buf_printf(&root, "%s/root", c->work_dir);
 	if (out.failed || root.failed)
 		return kn_fail(err, ENOMEM, "pack: out of memory");
-	char name[] = "mkfs.erofs", time[] = "-T0", keep[] = "--preserve-mtime", uuid[] = "-U" UUID;
-	char owner[] = "--all-root";
-	char *as_root[] = { name, time, keep, uuid, out.ptr, root.ptr, NULL };
-	char *as_other[] = { name, time, keep, uuid, owner, out.ptr, root.ptr, NULL };
+	char name[] = "mkfs.erofs", uuid[] = "-U" UUID, owner[] = "--all-root";
+	char *as_root[] = { name, uuid, out.ptr, root.ptr, NULL };
+	char *as_other[] = { name, uuid, owner, out.ptr, root.ptr, NULL };
 	kn_auto(kn_close) int log_fd = openat(workfd, "log", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
 	                                      0600);
 	if (log_fd < 0)
@@ -189,10 +188,55 @@ static int pack(const struct kn_rootfs_config *c, int workfd, struct kn_err *err
 	return run_mkfs(c, geteuid() == 0 ? as_root : as_other, log_fd, err);
 }
 
+/* ---- the hour of packing ------------------------------------------------------------------- */
+
+/* CRC-32C, reflected, without the final inversion: what the kernel's erofs compares. */
+static uint32_t crc32c(const unsigned char *p, size_t len)
+{
+	uint32_t crc = UINT32_MAX;
+
+	for (size_t i = 0; i < len; i++) {
+		crc ^= p[i];
+		for (int k = 0; k < 8; k++)
+			crc = crc >> 1 ^ (crc & 1 ? UINT32_C(0x82f63b78) : 0);
+	}
+	return crc;
+}
+
+/*
+ * mkfs.erofs 1.5 either sets all times or writes the present one into the superblock. We want
+ * neither, so that time becomes 0 afterwards. struct erofs_super_block stands at byte 1024, little
+ * endian: magic at 0, checksum at 4 (over the rest of the first block), build_time at 24 (64 bits),
+ * build_time_nsec at 32.
+ */
+static int forget_hour(int fd, struct kn_err *err)
+{
+	enum { BLOCK = 4096, SUPER = 1024, CHECKSUM = 4, BUILD_TIME = 24, BUILD_TIME_BYTES = 12 };
+	static const unsigned char magic[4] = { 0xe2, 0xe1, 0xf5, 0xe0 };
+	unsigned char block[BLOCK];
+	unsigned char *super = block + SUPER;
+
+	if (pread(fd, block, BLOCK, 0) != BLOCK || memcmp(super, magic, sizeof(magic)) != 0)
+		return kn_fail(err, EIO, "mkfs.erofs wrote no erofs image");
+	memset(super + BUILD_TIME, 0, BUILD_TIME_BYTES);
+	memset(super + CHECKSUM, 0, 4);
+	uint32_t crc = crc32c(super, BLOCK - SUPER);
+	for (int i = 0; i < 4; i++)
+		super[CHECKSUM + i] = (unsigned char)(crc >> 8 * i);
+	if (pwrite(fd, super, 64, SUPER) != 64)
+		return kn_fail(err, EIO, "write the superblock: %s", strerror(errno));
+	return 0;
+}
+
 static int publish(const struct kn_rootfs_config *c, int workfd, struct kn_err *err)
 {
-	kn_auto(kn_close) int fd = openat(workfd, "image", O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || fchmod(fd, 0444) < 0 || fsync(fd) < 0 ||
+	kn_auto(kn_close) int fd = openat(workfd, "image", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return kn_fail(err, EIO, "mkfs.erofs wrote no image: %s", strerror(errno));
+	int r = forget_hour(fd, err);
+	if (r < 0)
+		return r;
+	if (fchmod(fd, 0444) < 0 || fsync(fd) < 0 ||
 	    renameat(workfd, "image", AT_FDCWD, c->path) < 0)
 		return kn_fail(err, errno, "store '%s': %s", c->path, strerror(errno));
 	return 0;
