@@ -66,39 +66,6 @@ static void on_function(struct kn_gateway *g, struct kn_http_exchange *x, struct
 		invoke(g, x, false);
 }
 
-/* ---- metrics ---------------------------------------------------------------------------------- */
-
-static void answer_metrics(struct kn_http_exchange *x, const struct kn_caller *caller, void *arg)
-{
-	static const struct kn_header TYPE = {
-		KN_VIEW("Content-Type"), KN_VIEW("text/plain; version=0.0.4; charset=utf-8")
-	};
-	struct kn_gateway *g = arg;
-	kn_auto(kn_buf_fini) struct kn_buf text = KN_BUF_INIT;
-
-	(void)caller;
-	kn_engine_metrics(g->config.engine, &text);
-	kn_buf_printf(&text,
-		      "# HELP kiln_gateway_busy Requests under way.\n"
-		      "# TYPE kiln_gateway_busy gauge\nkiln_gateway_busy %zu\n",
-		      kn_http_server_busy(g->server));
-	if (text.failed)
-		kn_gateway_error(x, NULL, 503, 1, NULL, "out of memory for the metrics");
-	else
-		kn_http_reply(x, 200, &TYPE, 1, kn_buf_view(&text));
-}
-
-static void on_metrics(struct kn_gateway *g, struct kn_http_exchange *x)
-{
-	if (!kn_view_is(kn_http_head(x)->method, KN_VIEW("GET")) &&
-	    !kn_view_is(kn_http_head(x)->method, KN_VIEW("HEAD")))
-		kn_gateway_error(x, NULL, 405, 0, NULL, "metrics are read with GET");
-	else if (g->config.allow)
-		g->config.allow(x, KN_SCOPE_NODE_READ, answer_metrics, g, g->config.arg);
-	else
-		answer_metrics(x, NULL, g);
-}
-
 /* ---- the listener ----------------------------------------------------------------------------- */
 
 static void on_request(struct kn_http_exchange *x, void *arg)
@@ -111,8 +78,6 @@ static void on_request(struct kn_http_exchange *x, void *arg)
 		kn_gateway_error(x, NULL, 503, 1, NULL, "this node is shutting down");
 	else if (kn_relay_route(head, &name, &path))
 		on_function(g, x, name);
-	else if (kn_view_is(head->path, KN_VIEW("/metrics")))
-		on_metrics(g, x);
 	else
 		g->config.other(x, g->config.arg);
 }
