@@ -124,6 +124,13 @@ int kn_engine_check(const struct kn_engine *e, const struct kn_function *fn, str
 	if (!c->ops)
 		return kn_fail(err, ENOTSUP, "this node cannot run class '%s': %s",
 			       kn_class_name(fn->class), c->why ? c->why : "no driver");
+	/* A driver either connects or takes messages; a function that needs the other never works. */
+	bool messages = fn->contract == KN_CONTRACT_MESSAGE;
+	if (messages != (c->ops->connect == NULL))
+		return kn_fail(err, ENOTSUP, "class '%s' takes functions that %s",
+			       kn_class_name(fn->class),
+			       messages ? "speak HTTP or use standard input and output" :
+					  "take messages: build them with kiln build");
 	return 0;
 }
 

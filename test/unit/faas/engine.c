@@ -414,6 +414,9 @@ static void class_without_driver_is_refused(void **state)
 	(void)state;
 	fn->class = KN_CLASS_CONTAINER;
 	assert_fails(kn_engine_put(engine, fn, &IMAGE, &err), ENOTSUP, &err, "it comes later");
+	fn->class = KN_CLASS_MICROVM;
+	fn->contract = KN_CONTRACT_MESSAGE;
+	assert_fails(kn_engine_check(engine, fn, &err), ENOTSUP, &err, "speak HTTP");
 	kn_function_unref(fn);
 }
 
