@@ -3,7 +3,7 @@
  *
  *     check -> (build the root file system in a worker) -> store, durably -> engine -> answer
  *
- * Restoring at start is the same without the store. Deleting is store -> engine -> answer. The
+ * Restoring at start, and after an image got a new content, is the same without the store. Deleting is store -> engine -> answer. The
  * store answers in the order of submission, so that two changes of one function reach the engine in
  * the order in which they reached the disk.
  */
@@ -228,9 +228,10 @@ static int check(struct change *ch, bool *ret_raw, struct kn_err *err)
 	           kn_engine_class(ctl->config.engine, ch->fn->class)->raw_image;
 	if (!*ret_raw && kn_images_find(ctl->config.images, kn_view_of(ch->fn->image), &ch->image,
 	                                err) < 0) {
-		if (err->code == ENOENT)
-			err->code = EINVAL;   /* 404 would say that the function is unknown */
-		return -err->code;
+		if (err->code != ENOENT)
+			return kn_while(err, "image '%s'", ch->fn->image);
+		err->code = EINVAL;   /* 404 would say that the function is unknown */
+		return -EINVAL;
 	}
 	int r = kn_function_resolve(ch->fn, ch->image && ch->image->kind == KN_IMAGE_BARE, err);
 	if (r == 0)
@@ -258,6 +259,36 @@ void change_start(struct kn_control *ctl, struct kn_http_exchange *x, struct kn_
 		to_store(ch);
 	else
 		with_image(ch);
+}
+
+/* ---- another image under the same name ------------------------------------------------------ */
+
+static struct kn_function *parsed_again(const struct kn_function *fn)
+{
+	kn_auto(json_decref) json_t *deployment = kn_function_deployment(fn);
+	struct kn_function *again = NULL;
+
+	if (!deployment || kn_function_parse(deployment, &again, NULL) < 0)
+		return NULL;
+	again->created_ns = fn->created_ns;
+	return again;
+}
+
+/*
+ * The old image loses its files with its last name, so functions must not stay with it: they go on
+ * with the new one, as after a deploy. Starting a change may move the table: one at a time.
+ */
+void change_refresh(struct kn_control *ctl, const struct kn_image *image)
+{
+	for (size_t i = 0; i < ctl->n_entries; i++) {
+		const struct entry *e = &ctl->entries[i];
+		if (!e->image || strcmp(e->image->reference, image->reference) != 0 ||
+		    kn_digest_is(&e->image->digest, &image->digest))
+			continue;
+		struct kn_function *fn = parsed_again(e->fn);
+		if (fn)
+			change_start(ctl, NULL, fn, CHANGE_RESTORE);
+	}
 }
 
 /* ---- deleting ------------------------------------------------------------------------------ */

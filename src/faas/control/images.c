@@ -142,6 +142,7 @@ static void import_done(struct kn_job *job, bool cancelled)
 	}
 	kn_log(KN_INFO, "image imported", KN_S("image", u->image->reference),
 	       KN_S("digest", u->image->digest.text), KN_U("bytes", u->image->bytes));
+	change_refresh(u->ctl, u->image);
 	struct kn_http_exchange *x = u->x;
 	json_t *o = image_json(u->image);
 	upload_free(u);

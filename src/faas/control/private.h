@@ -75,6 +75,9 @@ void change_start(struct kn_control *ctl, struct kn_http_exchange *x, struct kn_
                   enum change_kind kind);
 void change_delete(struct kn_control *ctl, struct kn_http_exchange *x, struct kn_view name);
 
+/** Move functions that use another image of this name to this one. */
+void change_refresh(struct kn_control *ctl, const struct kn_image *image);
+
 /** The name of a function that uses the image, or is about to; NULL: none. arg is the control. */
 const char *image_user(const struct kn_image *image, void *arg);
 

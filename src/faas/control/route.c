@@ -216,15 +216,24 @@ void with_body(const struct call *c, void (*parsed)(const struct call *c, const 
 
 /* ---- life ---------------------------------------------------------------------------------- */
 
-static int restore(struct kn_view name, struct kn_view value, void *arg, struct kn_err *err)
-{
-	struct kn_control *ctl = arg;
-	struct kn_function *fn = NULL;
+/* The stored functions, all read before the first is started: a damaged one stops the start clean. */
+struct stored {
+	struct kn_function **at;
+	size_t n;
+};
 
-	int r = kn_function_load(value, &fn, err);
+static int load(struct kn_view name, struct kn_view value, void *arg, struct kn_err *err)
+{
+	struct stored *s = arg;
+	struct kn_function **grown = realloc(s->at, (s->n + 1) * sizeof(struct kn_function *));
+
+	if (!grown)
+		return kn_fail(err, ENOMEM, "no memory for stored functions");
+	s->at = grown;
+	int r = kn_function_load(value, &s->at[s->n], err);
 	if (r < 0)
 		return kn_while(err, "function '%.*s'", (int)name.len, name.ptr);
-	change_start(ctl, NULL, fn, CHANGE_RESTORE);
+	s->n++;
 	return 0;
 }
 
@@ -232,11 +241,19 @@ int kn_control_new(const struct kn_control_config *config, struct kn_control **r
                    struct kn_err *err)
 {
 	struct kn_control *ctl = calloc(1, sizeof(*ctl));
+	struct stored s = { .at = NULL };
 
 	if (!ctl)
 		return kn_fail(err, ENOMEM, "no memory for the control API");
 	ctl->config = *config;
-	int r = kn_store_each(config->store, KN_TABLE_FUNCTION, restore, ctl, err);
+	int r = kn_store_each(config->store, KN_TABLE_FUNCTION, load, &s, err);
+	for (size_t i = 0; i < s.n; i++) {
+		if (r == 0)
+			change_start(ctl, NULL, s.at[i], CHANGE_RESTORE);
+		else
+			kn_function_unref(s.at[i]);
+	}
+	free(s.at);
 	if (r < 0) {
 		kn_control_free(ctl);
 		return r;
