@@ -145,7 +145,8 @@ struct kn_hello {
 
 enum kn_report_kind {
 	KN_REPORT_READY = 1,         /* the program waits for its first request, or has replied */
-	KN_REPORT_ENDED = 2,         /* last message; text says why, as JSON */
+	KN_REPORT_ENDED = 2,         /* last message; says why */
+	KN_REPORT_PREPARED = 3,      /* no hello yet: the VM is there and waits for one */
 };
 
 struct kn_report {

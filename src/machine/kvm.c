@@ -29,7 +29,7 @@ static int tell_open(const char *device, int code, struct kn_err *err)
 	}
 }
 
-int kn_kvm_open(const char *device, struct kn_kvm *ret, struct kn_err *err)
+static int open_device(const char *device, struct kn_err *err)
 {
 	kn_auto(kn_close) int fd = open(device, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
@@ -41,6 +41,21 @@ int kn_kvm_open(const char *device, struct kn_kvm *ret, struct kn_err *err)
 	if (version != KVM_API_VERSION)
 		return kn_fail(err, ENOTSUP, "%s speaks KVM API %d, not %d", device, version,
 		               KVM_API_VERSION);
+	return kn_take_fd(fd);
+}
+
+int kn_kvm_check(const char *device, struct kn_err *err)
+{
+	int fd = open_device(device, err);
+	kn_close(fd);
+	return kn_min(fd, 0);
+}
+
+int kn_kvm_open(const char *device, struct kn_kvm *ret, struct kn_err *err)
+{
+	kn_auto(kn_close) int fd = open_device(device, err);
+	if (fd < 0)
+		return fd;
 
 	int run_bytes = ioctl(fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (run_bytes < (int)sizeof(struct kvm_run))

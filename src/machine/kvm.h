@@ -25,6 +25,9 @@ struct kn_kvm {
 
 #define KN_KVM_NULL ((struct kn_kvm){ .device = -1, .vm = -1 })
 
+/** Is this a KVM device that we may use? Errors: ENOENT, EACCES with what to do; ENOTSUP. */
+kn_must_use int kn_kvm_check(const char *device, struct kn_err *err);
+
 /**
  * Open the device and make an empty VM.
  *

@@ -91,7 +91,7 @@ int kn_report_take(int sock, struct kn_report *ret)
 		return errno == ECONNRESET ? 0 : -errno;
 	if (n == 0)
 		return 0;
-	if (n != sizeof(r) || (r.kind != KN_REPORT_READY && r.kind != KN_REPORT_ENDED))
+	if (n != sizeof(r) || r.kind < KN_REPORT_READY || r.kind > KN_REPORT_PREPARED)
 		return -EPROTO;
 	r.story[sizeof(r.story) - 1] = '\0';
 	r.json[sizeof(r.json) - 1] = '\0';

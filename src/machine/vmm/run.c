@@ -246,13 +246,13 @@ static bool handle_exit(struct kn_vmm *v, struct kn_end *end)
 		first_doorbell(v);
 		return true;
 	case KN_STEP_NOTIFY:
+		first_doorbell(v);   /* the host hears that it is ready before the first reply */
 		tell_host(v);
-		first_doorbell(v);
 		return true;
 	case KN_STEP_WAIT:
+		first_doorbell(v);
 		if (note)
 			tell_host(v);
-		first_doorbell(v);
 		return wait_for_bell(v, end);
 	case KN_STEP_END:
 		if (note)

@@ -108,8 +108,11 @@ int kn_vmm_serve(const char *device, int sock, uint64_t started_ns)
 	int got = kn_hello_take(sock, false, &hello, &fds, &end.err);
 	bool shell = got == -EAGAIN;
 	int r = got == 0 || (got < 0 && !shell) ? -1 : kn_vmm_init(&v, device, shell, &end.err);
-	if (r == 0 && shell)
+	if (r == 0 && shell) {
+		s.report.kind = KN_REPORT_PREPARED;
+		(void)kn_report_send(sock, &s.report);
 		got = kn_hello_take(sock, true, &hello, &fds, &end.err);
+	}
 	if (r == 0 && got == 1) {
 		kn_vmm_signals();
 		run_hello(&v, &s, &hello, &fds, &end);
