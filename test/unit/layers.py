@@ -5,6 +5,9 @@ order      an include names a module of an earlier plane or an earlier row of th
            and with two slashes only what is private to the module of the file itself
 headers    every header compiles alone
 contracts  every prototype in a public header stands in a paragraph that begins with a comment
+banned     no call of a C function that cannot be used safely
+packages   the README's table of dependencies says what tools/packages says
+sizes      a report and no gate: the longest functions and files
 """
 import concurrent.futures
 import pathlib
@@ -165,8 +168,90 @@ def check_contracts(tree):
     return problems
 
 
+BANNED = {
+    "strcpy": "snprintf or kn_buf", "strcat": "kn_buf", "stpcpy": "kn_buf",
+    "strncpy": "memcpy or snprintf", "strncat": "kn_buf", "sprintf": "snprintf or kn_buf_printf",
+    "vsprintf": "vsnprintf", "strtok": "kn_view_split", "gets": "kn_read_all",
+    "atoi": "kn_parse_u64", "atol": "kn_parse_u64", "atoll": "kn_parse_u64",
+    "atof": "strtod", "system": "kn_spawn", "popen": "kn_spawn", "tmpnam": "kn_write_file",
+    "mktemp": "mkstemp", "alloca": "kn_arena", "rand": "getrandom",
+}
+
+
+def without_comments_and_strings(text):
+    """The same lines, so that numbers stay right."""
+    pattern = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
+    return pattern.sub(lambda found: "\n" * found[0].count("\n"), text)
+
+
+def sources(tree):
+    for folder in ("src", "sdk"):
+        for path in sorted((tree.root / folder).rglob("*.[ch]")):
+            yield path.relative_to(tree.root).as_posix(), path.read_text()
+
+
+def check_banned(tree):
+    call = re.compile(r"(?<![\w.>])(" + "|".join(BANNED) + r")\s*\(")
+    problems = []
+    for name, text in sources(tree):
+        for number, line in enumerate(without_comments_and_strings(text).splitlines(), 1):
+            for found in call.finditer(line):
+                problems.append(f"{name}:{number}: {found[1]}() is banned; use {BANNED[found[1]]}")
+    return problems
+
+
+def check_packages(tree):
+    listed = {}
+    for line in (tree.root / "tools/packages").read_text().splitlines():
+        found = re.match(r"([a-z0-9][\w.+-]*)\s+# ([^:]+): ([^;]+); (.+)", line)
+        if found:
+            listed[found[1]] = found.groups()[1:]
+    section = re.search(r"^## Dependencies$.*?(?=^## )", (tree.root / "README.md").read_text(),
+                        re.MULTILINE | re.DOTALL)[0]
+    rows = re.findall(r"^\| ([a-z0-9][\w.+-]*) \| (.+?) \| (.+?) \| (.+?) \|$", section, re.MULTILINE)
+    shown = {package: told for package, *told in rows}
+    problems = [f"README.md: {name} is missing" for name in listed if name not in shown]
+    problems += [f"tools/packages: README.md has {name}, which is not there"
+                 for name in shown if name not in listed and name != "package"]
+    for name in listed.keys() & shown.keys():
+        if tuple(shown[name][:2]) != listed[name][:2]:
+            problems.append(f"README.md: {name} is for {shown[name][0]}: {shown[name][1]}; "
+                            f"tools/packages says {listed[name][0]}: {listed[name][1]}")
+    return problems
+
+
+def function_sizes(text):
+    """(lines, name) of each function: from the line above its opening brace to the closing one."""
+    start = name = None
+    for number, line in enumerate(text.splitlines(), 1):
+        found = re.match(r"[A-Za-z_(].*?(\w+)\)?\(", line)
+        if found and not line.startswith(("typedef", "#", "struct {")):
+            name = found[1]
+        if line == "{":
+            start = number
+        elif line == "}" and start and name:
+            yield number - start, name
+            start = None
+
+
+def check_sizes(tree):
+    files, functions = [], []
+    for name, text in sources(tree):
+        files.append((len(text.splitlines()), name))
+        functions += [(size, f"{name}: {function}()") for size, function in function_sizes(text)]
+    sizes = sorted(size for size, _ in functions)
+    print(f"{len(files)} files, {sum(size for size, _ in files)} lines, {len(functions)} functions; "
+          f"median {sizes[len(sizes) // 2]} lines, 99 of 100 within {sizes[len(sizes) * 99 // 100]}")
+    for title, items in (("functions", functions), ("files", files)):
+        print(f"the longest {title}:")
+        for size, name in sorted(items, reverse=True)[:8]:
+            print(f"  {size:5} {name}")
+    return []
+
+
 def main():
-    checks = {"order": check_order, "headers": check_headers, "contracts": check_contracts}
+    checks = {"order": check_order, "headers": check_headers, "contracts": check_contracts,
+              "banned": check_banned, "packages": check_packages, "sizes": check_sizes}
     problems = checks[sys.argv[1]](Tree(sys.argv[2]))
     for problem in problems:
         print(problem)
