@@ -169,7 +169,7 @@ static int deploy_stack(struct deployment *d, struct kn_err *err)
 {
 	kn_auto(kn_node_close) struct kn_node *node = NULL;
 	kn_auto(json_decref) json_t *yaml = NULL;
-	struct kn_stack stack;
+	struct kn_stack stack = { .n = 0 };
 	size_t taken = 0;
 
 	int r = kn_yaml_load(d->file, &yaml, err);

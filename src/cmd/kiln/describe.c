@@ -33,8 +33,9 @@ static void line(const char *label, const char *value)
 	putchar('\n');
 }
 
-static void show_map(const char *label, const json_t *map)
+static void show_map(const char *heading, const json_t *map)
 {
+	const char *label = heading;
 	const char *name;
 	json_t *value;
 

@@ -36,7 +36,7 @@ static int remove_one(struct removal *m, struct kn_node *node, const char *name,
 static int remove_stack(struct removal *m, struct kn_node *node, struct kn_err *err)
 {
 	kn_auto(json_decref) json_t *yaml = NULL;
-	struct kn_stack stack;
+	struct kn_stack stack = { .n = 0 };
 
 	int r = kn_yaml_load(m->file, &yaml, err);
 	if (r == 0)

@@ -1,0 +1,232 @@
+#include "cmd/hosting.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "cmd/hosting/private.h"
+#include "oci/sandbox_fake.h"
+
+#define PLANNED_CONTAINER "not built yet: containers without a VM come with kiln-runtime"
+
+/* ---- paths --------------------------------------------------------------------------------- */
+
+static const char *text(struct kn_hosting *h, const char *a, const char *b)
+{
+	char *t = kn_arena_printf(&h->arena, "%s%s", a, b);
+
+	h->failed = h->failed || !t;
+	return t ? t : "";
+}
+
+/* Beside this program (the build folder), or where an installed one keeps its parts. */
+static const char *find_lib_dir(struct kn_hosting *h, const char *given)
+{
+	char self[4096];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	if (given)
+		return text(h, given, "");
+	if (n <= 0)
+		return ".";
+	self[n] = '\0';
+	char *slash = strrchr(self, '/');
+	if (slash)
+		*slash = '\0';
+	const char *installed = text(h, self, "/../lib/kiln");
+	const char *beside = text(h, self, "");
+	return access(text(h, installed, "/guest"), F_OK) == 0 ? installed : beside;
+}
+
+/* Programs lie beside the parts in the build folder, and in bin/ when they are installed. */
+static const char *find_program(struct kn_hosting *h, const char *name)
+{
+	const char *in_lib = text(h, text(h, h->lib_dir, "/"), name);
+
+	if (access(in_lib, X_OK) == 0)
+		return in_lib;
+	const char *installed = text(h, text(h, h->lib_dir, "/../../bin/"), name);
+	return access(installed, X_OK) == 0 ? installed : in_lib;
+}
+
+static const char *find_qemu(struct kn_hosting *h, const char *given)
+{
+	static const char *const places[] = { "/usr/local/bin/qemu-system-x86_64",
+					      "/usr/bin/qemu-system-x86_64" };
+
+	if (given)
+		return text(h, given, "");
+	for (size_t i = 0; i < KN_ARRAY_LEN(places); i++)
+		if (access(places[i], X_OK) == 0)
+			return places[i];
+	return places[1];
+}
+
+static void find_paths(struct kn_hosting *h, const struct kn_hosting_config *c)
+{
+	h->kvm_device = text(h, c->kvm_device ? c->kvm_device : "/dev/kvm", "");
+	h->lib_dir = find_lib_dir(h, c->lib_dir);
+	h->vmm = find_program(h, "kiln-vmm");
+	h->nf = find_program(h, "kiln-nf");
+	h->qemu = KN_SANDBOX_QEMU_DEFAULTS;
+	h->qemu.qemu = find_qemu(h, c->qemu);
+	h->qemu.kernel = text(h, h->lib_dir, "/" KN_GUEST_KERNEL);
+	h->qemu.initramfs = text(h, h->lib_dir, "/" KN_GUEST_INITRAMFS);
+	if (c->cgroup)
+		h->qemu.cgroup = text(h, c->cgroup, "");
+	h->kvm = KN_SANDBOX_KVM_DEFAULTS;
+	h->kvm.vmm = h->vmm;
+	h->kvm.device = h->kvm_device;
+}
+
+/* ---- choices ------------------------------------------------------------------------------- */
+
+static void refuse(struct kn_hosting *h, enum kn_class c, enum kn_class_state state,
+		   const char *why)
+{
+	h->states[c] = state;
+	h->classes[c] = (struct kn_engine_class){ .why = text(h, why, "") };
+}
+
+/* Every part of this list is there; else the class is refused with what brings the first one. */
+static bool has_parts(struct kn_hosting *h, enum kn_class c, const char *const *names)
+{
+	for (; *names; names++) {
+		const struct kn_part *p = kn_hosting_part(h, *names);
+		if (!p || p->state != KN_PART_MISSING)
+			continue;
+		char *why = kn_arena_printf(&h->arena, "%s: %s; to get it: %s", p->name, p->found,
+					    p->fix);
+		refuse(h, c, KN_CLASS_LACKS, why ? why : p->fix);
+		return false;
+	}
+	return true;
+}
+
+static void choose_microvm(struct kn_hosting *h)
+{
+	h->qemu.accel = h->probe.verdict == KN_PROBE_FULL ? KN_QEMU_KVM : KN_QEMU_TCG;
+	h->security[KN_CLASS_MICROVM] = "guest kernel, QEMU, and a jail around QEMU";
+	refuse(h, KN_CLASS_MICROVM, KN_CLASS_PLANNED, "the driver for QEMU is not built yet");
+}
+
+static void choose_bare(struct kn_hosting *h)
+{
+	static const char *const parts[] = { "kiln-vmm", NULL };
+	struct kn_err err = KN_ERR_INIT;
+	bool fixable = h->probe.present && !h->probe.permitted;
+
+	h->security[KN_CLASS_BARE] =
+		"a microVM without a kernel: the guest reaches nothing but its "
+		"own memory and one ring";
+	if (h->probe.verdict == KN_PROBE_NONE) {
+		refuse(h, KN_CLASS_BARE, fixable ? KN_CLASS_LACKS : KN_CLASS_REFUSED,
+		       h->probe.reason);
+		return;
+	}
+	if (!has_parts(h, KN_CLASS_BARE, parts))
+		return;
+	if (kn_sandbox_kvm.check(&h->kvm, &err) < 0) {
+		refuse(h, KN_CLASS_BARE, KN_CLASS_LACKS, kn_err_text(&err));
+		return;
+	}
+	h->classes[KN_CLASS_BARE] = (struct kn_engine_class){
+		.ops = &kn_sandbox_kvm,
+		.driver = &h->kvm,
+		.hypervisor = "kiln-vmm",
+		.why = "ring 3 runs at native speed, and a bare guest needs no other",
+	};
+}
+
+static void choose_container(struct kn_hosting *h)
+{
+	h->security[KN_CLASS_CONTAINER] = "shared kernel: for trusted code only";
+	refuse(h, KN_CLASS_CONTAINER, KN_CLASS_PLANNED, PLANNED_CONTAINER);
+}
+
+static void choose_unix(struct kn_hosting *h, bool allowed)
+{
+	h->security[KN_CLASS_UNIX] = "none by Kiln: somebody else runs the server";
+	if (!allowed) {
+		refuse(h, KN_CLASS_UNIX, KN_CLASS_PLANNED,
+		       "for benchmarks and development: start kilnd with --allow-unix-functions");
+		return;
+	}
+	h->classes[KN_CLASS_UNIX] = (struct kn_engine_class){
+		.ops = &kn_sandbox_unix,
+		.hypervisor = "none",
+		.why = "--allow-unix-functions was given",
+		.raw_image = true,
+	};
+}
+
+/* Chains run in kiln-nf, between ports; the gateway has no way to call one. */
+static void choose_nf(struct kn_hosting *h)
+{
+	static const char *const parts[] = { "kiln-nf", NULL };
+
+	h->security[KN_CLASS_NF] = "trusted C in a process of its own";
+	if (has_parts(h, KN_CLASS_NF, parts))
+		refuse(h, KN_CLASS_NF, KN_CLASS_WORKS,
+		       "packet functions answer no HTTP: run a chain with 'kiln-nf run FILE.yaml'");
+}
+
+int kn_hosting_find(const struct kn_hosting_config *config, struct kn_hosting **ret,
+		    struct kn_err *err)
+{
+	const struct kn_hosting_config none = { .lib_dir = NULL };
+	kn_auto(kn_hosting_free) struct kn_hosting *h = calloc(1, sizeof(*h));
+
+	if (!h)
+		return kn_fail(err, ENOMEM, "out of memory");
+	if (!config)
+		config = &none;
+	kn_arena_init(&h->arena);
+	find_paths(h, config);
+	kn_probe_run(h->kvm_device, &h->probe);
+	kn_hosting_look(h);
+	choose_microvm(h);
+	choose_bare(h);
+	choose_container(h);
+	choose_unix(h, config->unix_functions);
+	choose_nf(h);
+	if (h->failed)
+		return kn_fail(err, ENOMEM, "out of memory");
+	*ret = kn_take_ptr(h);
+	return 0;
+}
+
+void kn_hosting_free(struct kn_hosting *h)
+{
+	if (!h)
+		return;
+	kn_arena_fini(&h->arena);
+	kn_free(h);
+}
+
+const struct kn_engine_class *kn_hosting_class(const struct kn_hosting *h, enum kn_class c)
+{
+	return &h->classes[c];
+}
+
+const char *kn_hosting_vmm(const struct kn_hosting *h)
+{
+	return h->vmm;
+}
+
+const char *kn_hosting_kvm_device(const struct kn_hosting *h)
+{
+	return h->kvm_device;
+}
+
+void kn_hosting_use_shells(struct kn_hosting *h, struct kn_shells *shells)
+{
+	h->kvm.shells = shells;
+}
+
+size_t kn_hosting_sweep(const struct kn_hosting *h)
+{
+	(void)h; /* the driver for QEMU brings cgroups */
+	return 0;
+}
