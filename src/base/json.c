@@ -30,7 +30,11 @@ int kn_json_parse(struct kn_view text, json_t **ret, struct kn_err *err)
 	kn_auto(json_decref) json_t *value =
 		json_loadb(text.ptr ? text.ptr : "", text.len,
 	                   JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
-	if (!value && json_error_code(&why) == json_error_out_of_memory)
+	/*
+	 * Where an allocation fails, jansson often says nothing at all, or, inside a token, that the
+	 * token is invalid: that one stays EINVAL.
+	 */
+	if (!value && (json_error_code(&why) == json_error_out_of_memory || !why.text[0]))
 		return kn_fail(err, ENOMEM, "out of memory");
 	if (!value)
 		return kn_fail(err, EINVAL, "JSON, line %d, column %d: %s", why.line, why.column,

@@ -24,6 +24,9 @@ static int form_decode(struct kn_arena *arena, struct kn_view v, struct kn_view 
 
 	if (!blank)
 		return kn_fail(err, ENOMEM, "no memory for a form");
+	/* An encoded zero byte is refused below; a plain one has no place in a form either. */
+	if (memchr(blank, 0, v.len))
+		return kn_fail(err, EINVAL, "the form has a zero byte");
 	for (size_t i = 0; i < v.len; i++) {
 		if (blank[i] == '+')
 			blank[i] = ' ';

@@ -188,6 +188,7 @@ json_t *kn_function_status(const struct kn_function *fn, const struct kn_functio
 	if (!o)
 		return NULL;
 	kn_rfc3339(fn->created_ns, created);
+	json_object_set_new(o, "envVars", pairs_json(&fn->env));
 	json_object_set_new(o, "invocationCount", json_integer((json_int_t)live->invocations));
 	json_object_set_new(o, "replicas", json_integer(live->instances));
 	json_object_set_new(o, "availableReplicas", json_integer(live->ready));

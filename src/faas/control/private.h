@@ -1,0 +1,120 @@
+/*
+ * What the files of faas/control share: the table of functions that are deployed, the changes that
+ * are under way, and the shape of a handler.
+ *
+ * Thread  the loop's
+ */
+#pragma once
+
+#include "faas/control.h"
+#include "faas/engine.h"
+#include "faas/reply.h"
+#include "oci/image.h"
+
+enum {
+	MAX_FUNCTIONS = 4096,
+	MAX_UPLOADS = 4,               /* image archives being received or imported */
+	MAX_LOG_UNSENT = 1024 * 1024,  /* bytes; a reader that is slower is cut off */
+};
+
+/* A function as it is stored. */
+struct entry {
+	struct kn_function *fn;
+	struct kn_image *image;        /* NULL for classes without one, and while it is missing */
+	char *why;                     /* why the engine does not have it; NULL: it has */
+};
+
+struct change;
+
+struct kn_control {
+	struct kn_control_config config;
+	struct entry *entries;         /* by name */
+	size_t n_entries;
+	struct change *changes;        /* under way */
+	unsigned n_uploads;
+};
+
+/** One request that passed its check. rest: the path behind a route that ends with '*', decoded. */
+struct call {
+	struct kn_control *ctl;
+	struct kn_http_exchange *x;
+	struct kn_view rest;
+};
+
+typedef void (*handler)(const struct call *c);
+
+/** What a query says, decoded into the exchange's arena; false and answered when it is malformed. */
+bool query_text(struct kn_http_exchange *x, const char *key, struct kn_view *ret);
+
+/** "1" or "true". */
+bool query_is_true(struct kn_http_exchange *x, const char *key);
+
+/** Collect the body, at most max_body_bytes, and hand it on as JSON; answers when it is none. */
+void with_body(const struct call *c, void (*parsed)(const struct call *c, const json_t *body));
+
+/* ---- the table (table.c) ------------------------------------------------------------------- */
+
+/** NULL when there is none. Valid until the table changes. */
+struct entry *entry_find(const struct kn_control *ctl, struct kn_view name);
+
+/** Put a function into the table, or replace it. Takes the references; why is copied. -ENOMEM */
+int entry_put(struct kn_control *ctl, struct kn_function *fn, struct kn_image *image,
+              const char *why);
+void entry_remove(struct kn_control *ctl, struct kn_view name);
+void entries_free(struct kn_control *ctl);
+
+/** Describe one function; NULL when memory is out. */
+json_t *entry_status(const struct kn_control *ctl, const struct entry *e, bool usage);
+
+/* ---- changes (change.c) -------------------------------------------------------------------- */
+
+enum change_kind { CHANGE_CREATE, CHANGE_UPDATE, CHANGE_RESTORE };
+
+/** Carry a change out, from its check to its answer. Takes fn over. x is NULL when restoring. */
+void change_start(struct kn_control *ctl, struct kn_http_exchange *x, struct kn_function *fn,
+                  enum change_kind kind);
+void change_delete(struct kn_control *ctl, struct kn_http_exchange *x, struct kn_view name);
+
+/** Move functions that use another image of this name to this one. */
+void change_refresh(struct kn_control *ctl, const struct kn_image *image);
+
+/** The name of a function that uses the image, or is about to; NULL: none. arg is the control. */
+const char *image_user(const struct kn_image *image, void *arg);
+
+/* ---- what is started (launch.c) ------------------------------------------------------------ */
+
+/**
+ * Image configuration and deployment merged into what a driver starts; into the arena.
+ * path is borrowed. image NULL: a class without images.
+ *
+ * Errors  EINVAL the image names no program; ENOMEM
+ */
+kn_must_use int launch_make(struct kn_arena *arena, const struct kn_function *fn,
+                            const struct kn_image *image, const char *path,
+                            struct kn_engine_image *ret, struct kn_err *err);
+
+/* ---- handlers ------------------------------------------------------------------------------ */
+
+void list_functions(const struct call *c);
+void describe_function(const struct call *c);
+void describe_instances(const struct call *c);
+void create_function(const struct call *c);
+void update_function(const struct call *c);
+void delete_function(const struct call *c);
+void scale_function(const struct call *c);
+
+void list_images(const struct call *c);
+void import_image(const struct call *c);
+void remove_image(const struct call *c);
+
+void read_logs(const struct call *c);
+
+void show_health(const struct call *c);
+void show_info(const struct call *c);
+void show_namespaces(const struct call *c);
+void show_node(const struct call *c);
+void show_metrics(const struct call *c);
+
+void list_clients(const struct call *c);
+void add_client(const struct call *c);
+void remove_client(const struct call *c);

@@ -1,0 +1,103 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "faas/control/private.h"
+
+/* Where name stands, or would stand. */
+static size_t place_of(const struct kn_control *ctl, struct kn_view name, bool *ret_there)
+{
+	size_t low = 0, high = ctl->n_entries;
+
+	*ret_there = false;
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+		struct kn_view here = kn_view_of(ctl->entries[mid].fn->name);
+		int order = memcmp(here.ptr, name.ptr, kn_min(here.len, name.len));
+		if (order == 0)
+			order = (here.len > name.len) - (here.len < name.len);
+		if (order == 0) {
+			*ret_there = true;
+			return mid;
+		}
+		if (order < 0)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+struct entry *entry_find(const struct kn_control *ctl, struct kn_view name)
+{
+	bool there;
+	size_t i = place_of(ctl, name, &there);
+
+	return there ? &ctl->entries[i] : NULL;
+}
+
+static void entry_fini(struct entry *e)
+{
+	kn_function_unref(e->fn);
+	kn_image_unref(e->image);
+	free(e->why);
+}
+
+static int make_room(struct kn_control *ctl, size_t at)
+{
+	struct entry *grown = realloc(ctl->entries, (ctl->n_entries + 1) * sizeof(*grown));
+
+	if (!grown)
+		return -ENOMEM;
+	ctl->entries = grown;
+	memmove(grown + at + 1, grown + at, (ctl->n_entries - at) * sizeof(*grown));
+	ctl->n_entries++;
+	return 0;
+}
+
+int entry_put(struct kn_control *ctl, struct kn_function *fn, struct kn_image *image,
+              const char *why)
+{
+	struct entry e = { .fn = fn, .image = image, .why = why ? strdup(why) : NULL };
+	bool there;
+	size_t i = place_of(ctl, kn_view_of(fn->name), &there);
+
+	if ((why && !e.why) || (!there && make_room(ctl, i) < 0)) {
+		entry_fini(&e);
+		return -ENOMEM;
+	}
+	if (there)
+		entry_fini(&ctl->entries[i]);
+	ctl->entries[i] = e;
+	return 0;
+}
+
+void entry_remove(struct kn_control *ctl, struct kn_view name)
+{
+	bool there;
+	size_t i = place_of(ctl, name, &there);
+
+	if (!there)
+		return;
+	entry_fini(&ctl->entries[i]);
+	ctl->n_entries--;
+	memmove(ctl->entries + i, ctl->entries + i + 1,
+	        (ctl->n_entries - i) * sizeof(*ctl->entries));
+}
+
+void entries_free(struct kn_control *ctl)
+{
+	for (size_t i = 0; i < ctl->n_entries; i++)
+		entry_fini(&ctl->entries[i]);
+	free(ctl->entries);
+}
+
+json_t *entry_status(const struct kn_control *ctl, const struct entry *e, bool usage)
+{
+	struct kn_function_live live = { .invocations = 0 };
+
+	if (e->why || kn_engine_live(ctl->config.engine, kn_view_of(e->fn->name), usage, &live,
+	                             NULL) < 0)
+		live.last_error = e->why;
+	return kn_function_status(e->fn, &live, usage);
+}
