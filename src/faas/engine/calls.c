@@ -6,9 +6,10 @@
  *
  *     waiting calls > room that instances being started will have  ->  one more start
  *
- * so that a burst on a sleeping function makes one start, and not one per request. Starts and ends
- * that fail one after the other put the service into back-off: until that is over nothing is
- * started, and calls are refused with the last error. A success of any request ends it.
+ * and only one at a time while no instance is ready, so that a burst on a sleeping function makes
+ * one start, and not one per request. Starts and ends that fail one after the other put the service
+ * into back-off: until that is over nothing is started, and calls are refused with the last error.
+ * A success of any request ends it.
  */
 #include "faas/engine.h"
 
@@ -186,30 +187,48 @@ static uint32_t staying(const struct kn_service *s)
 	return kn_pool_count(s->pool) - kn_pool_leaving(s->pool);
 }
 
+/*
+ * While nothing is ready yet one start is under way and no more, however many wait: a burst on a
+ * sleeping function must not become a herd of instances, and how long requests take is not known.
+ */
 static bool wants_start(const struct kn_service *s)
 {
 	uint32_t least = kn_max(s->fn->scale_min, 1u);
 	uint32_t limit = kn_max(s->fn->scale_max, least);
-	uint64_t coming = (uint64_t)kn_pool_starting(s->pool) * kn_pool_concurrency(s->pool);
+	uint32_t starting = kn_pool_starting(s->pool);
+	uint64_t coming = (uint64_t)starting * kn_pool_concurrency(s->pool);
 
 	if (s->leaving || s->engine->draining || staying(s) >= limit)
 		return false;
-	return s->waiting > coming || staying(s) < s->fn->scale_min;
+	if (staying(s) < s->fn->scale_min)
+		return true;
+	return s->waiting > coming && (starting == 0 || staying(s) > starting);
+}
+
+static bool node_is_full(const struct kn_engine *e)
+{
+	return e->n_instances >= e->config.max_instances;
+}
+
+/* Not the function's failure: no back-off, and who has an instance waits for that one. */
+static void refuse_full_node(struct kn_service *s)
+{
+	struct kn_err why = KN_ERR_INIT;
+
+	(void)kn_fail(&why, EAGAIN,
+		      "this node already runs %u instances, its limit (kilnd --max-instances)",
+		      s->engine->n_instances);
+	if (staying(s) == 0)
+		kn_service_refuse_all(s, 503, 1, &why);
 }
 
 static int start_one(struct kn_service *s, struct kn_err *err)
 {
-	struct kn_engine *e = s->engine;
-
-	if (e->n_instances >= e->config.max_instances)
-		return kn_fail(err, EAGAIN,
-			       "this node already runs %u instances, its limit (kilnd "
-			       "--max-instances)",
-			       e->n_instances);
 	int r = kn_pool_start(s->pool, err);
+
 	if (r < 0)
 		return r;
-	e->n_instances++;
+	s->engine->n_instances++;
 	s->counts.starts++;
 	return 0;
 }
@@ -241,6 +260,10 @@ static void start_what_is_wanted(struct kn_service *s)
 		if (backoff_left_ms(s) > 0) {
 			if (staying(s) == 0)
 				refuse_held_back(s);
+			return;
+		}
+		if (node_is_full(s->engine)) {
+			refuse_full_node(s);
 			return;
 		}
 		if (start_one(s, &err) < 0) {
