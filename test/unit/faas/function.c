@@ -81,7 +81,8 @@ static void image_alone_is_enough(void **state)
 	assert_null(fn->ready_path);
 	assert_false(fn->open || fn->needs_token); /* the node decides */
 	assert_int_equal(fn->scale_min, 0);
-	assert_true(fn->scale_max >= 1 && fn->concurrency >= 1 && fn->queue >= 1);
+	assert_int_equal(fn->scale_max, 1); /* a burst makes one instance unless asked for more */
+	assert_true(fn->concurrency >= 1 && fn->queue >= 1);
 	assert_true(fn->timeout_ms >= 30000 && fn->boot_timeout_ms >= 10000);
 	assert_true(fn->memory_bytes >= 64 << 20);
 	assert_int_equal(fn->vcpus, 1);
