@@ -224,8 +224,10 @@ static int check(struct change *ch, bool *ret_raw, struct kn_err *err)
 		return kn_fail(err, EINVAL, "there is no secret '%s': this node keeps no secrets; "
 		                            "pass the value as an environment variable",
 		               ch->fn->secrets.at[0]);
-	*ret_raw = ch->fn->class_given &&
-	           kn_engine_class(ctl->config.engine, ch->fn->class)->raw_image;
+	const struct kn_engine_class *class = kn_engine_class(ctl->config.engine, ch->fn->class);
+	if (ch->fn->class_given && !class->ops)   /* before the image: it would not help */
+		return kn_engine_check(ctl->config.engine, ch->fn, err);
+	*ret_raw = ch->fn->class_given && class->raw_image;
 	if (!*ret_raw && kn_images_find(ctl->config.images, kn_view_of(ch->fn->image), &ch->image,
 	                                err) < 0) {
 		if (err->code != ENOENT)
