@@ -47,7 +47,7 @@ static const struct route {
 	{ "POST", "/system/scale-function/*", KN_SCOPE_FUNCTION_WRITE, scale_function },
 	{ "GET", "/system/logs", KN_SCOPE_FUNCTION_READ, read_logs },
 	{ "GET", "/system/info", 0, show_info },
-	{ "GET", "/system/namespaces", KN_SCOPE_FUNCTION_READ, show_namespaces },
+	{ "GET", "/system/namespaces", 0, show_namespaces },
 	{ "GET", "/metrics", KN_SCOPE_NODE_READ, show_metrics },
 
 	{ "GET", "/kiln/v1/functions/*", KN_SCOPE_FUNCTION_READ, describe_instances },

@@ -1242,6 +1242,106 @@ static void last_administrator_stays(void **state)
 	             "nobody");
 }
 
+/* ---- another implementation ---------------------------------------------------------------- */
+
+static int shell(const char *command, struct kn_buf *ret)
+{
+	char part[4096];
+	size_t n;
+
+	FILE *p = popen(command, "re");
+	assert_non_null(p);
+	while ((n = fread(part, 1, sizeof(part), p)) > 0)
+		kn_buf_add(ret, part, n);
+	return pclose(p);
+}
+
+static void need_jose(void)
+{
+	kn_auto(kn_buf_fini) struct kn_buf out = KN_BUF_INIT;
+
+	if (shell("command -v jose", &out) != 0)
+		skip();   /* package jose */
+}
+
+static void write_text(struct fixture *f, const char *name, const char *text)
+{
+	struct kn_err err = KN_ERR_INIT;
+
+	assert_ok(kn_write_file(f->dir, name, text, strlen(text), 0600, &err), &err);
+}
+
+/* jose(1) takes our tokens with the key set that we publish, and only whole ones. */
+static void jose_verifies_our_tokens(void **state)
+{
+	struct fixture *f = *state;
+	kn_auto(kn_buf_fini) struct kn_buf token = KN_BUF_INIT;
+	kn_auto(kn_buf_fini) struct kn_buf out = KN_BUF_INIT;
+	char command[256];
+
+	need_jose();
+	probe_call(&f->probe, "GET /.well-known/jwks.json HTTP/1.1", NULL);
+	write_text(f, "keys.jwks", f->probe.body);
+	snprintf(command, sizeof(command),
+	         "cd '%s' && jose jws ver -i token -k keys.jwks -O- 2>/dev/null", f->path);
+	for (int i = 0; i < 10; i++) {   /* other r and s each time, with leading zeros at times */
+		issue(f, &token);
+		write_text(f, "token", token.ptr);
+		kn_buf_clear(&out);
+		assert_int_equal(shell(command, &out), 0);
+		assert_non_null(strstr(out.ptr, "\"client_id\":\"admin\""));
+	}
+	char *payload = strchr(token.ptr, '.') + 1;
+	*payload = *payload == 'A' ? 'B' : 'A';
+	write_text(f, "token", token.ptr);
+	assert_int_not_equal(shell(command, &out), 0);
+}
+
+/* The node's key as JWK with its private part, which only this test writes down. */
+static void write_private_jwk(struct fixture *f)
+{
+	uint8_t d[32];
+	BIGNUM *secret = NULL;
+	kn_auto(kn_buf_fini) struct kn_buf text = KN_BUF_INIT;
+
+	probe_call(&f->probe, "GET /.well-known/jwks.json HTTP/1.1", NULL);
+	kn_auto(json_decref) json_t *set = probe_json(&f->probe);
+	json_t *key = json_array_get(json_object_get(set, "keys"), 0);
+	assert_int_equal(EVP_PKEY_get_bn_param(f->key, "priv", &secret), 1);
+	assert_int_equal(BN_bn2binpad(secret, d, sizeof(d)), sizeof(d));
+	BN_clear_free(secret);
+	kn_base64url(&text, d, sizeof(d));
+	json_object_set_new(key, "d", json_string(text.ptr));
+	char *jwk = json_dumps(key, 0);
+	write_text(f, "key.jwk", jwk);
+	free(jwk);
+}
+
+static void we_verify_what_jose_signs(void **state)
+{
+	struct fixture *f = *state;
+	char command[512];
+
+	need_jose();
+	set_clock(NOW_S);
+	char *payload = good_payload(f);
+	write_text(f, "payload", payload);
+	free(payload);
+	kn_real_clock();
+	write_private_jwk(f);
+	set_clock(NOW_S);
+	snprintf(command, sizeof(command),
+	         "cd '%s' && jose jws sig -I payload -k key.jwk -c -o- -s "
+	         "'{\"protected\":{\"alg\":\"ES256\",\"typ\":\"at+jwt\",\"kid\":\"%s\"}}'",
+	         f->path, f->kid);
+	for (int i = 0; i < 10; i++) {
+		kn_auto(kn_buf_fini) struct kn_buf token = KN_BUF_INIT;
+		assert_int_equal(shell(command, &token), 0);
+		struct kn_view t = kn_view_trim(kn_buf_view(&token));
+		assert_int_equal(check_bytes(f, t.ptr, t.len), KN_TOKEN_GOOD);
+	}
+}
+
 /* ---- what others can check ----------------------------------------------------------------- */
 
 static void key_set_holds_the_public_key_only(void **state)
@@ -1316,6 +1416,8 @@ int main(void)
 		CASE(client_that_leaves_while_hashing_is_forgotten),
 		CASE(client_lives_and_dies),
 		CASE(last_administrator_stays),
+		CASE(jose_verifies_our_tokens),
+		CASE(we_verify_what_jose_signs),
 		CASE(key_set_holds_the_public_key_only),
 		CASE(metadata_names_the_endpoints),
 	};

@@ -2,6 +2,7 @@
 #include "test.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -592,6 +593,92 @@ static void acknowledged_survives_each_failure_in_turn(void **state)
 	}
 }
 
+/* ---- killed processes ---------------------------------------------------------------------- */
+
+struct writer {
+	int out;
+	int number;
+};
+
+/* Tell the parent which change is durable: after that no kill may undo it. */
+static void tell_parent(const struct kn_err *err, void *arg)
+{
+	struct writer *w = arg;
+
+	if (err || write(w->out, &w->number, sizeof(w->number)) != sizeof(w->number))
+		_exit(1);
+	w->number++;
+}
+
+/* Change after change, several waiting at a time, until somebody kills this process. */
+static void write_for_ever(const struct fixture *parent, int out)
+{
+	struct fixture f = *parent;
+	struct kn_err err = KN_ERR_INIT;
+	struct writer w = { .out = out };
+	int next = 0;
+
+	if (kn_loop_new(&f.loop, &err) < 0 || try_open(&f, &err) < 0)
+		_exit(1);
+	for (;;) {
+		while (next < w.number + 8) {
+			char name[16];
+			snprintf(name, sizeof(name), "n%d", next++);
+			if (kn_store_put(f.store, KN_TABLE_FUNCTION, kn_view_of(name),
+			                 kn_view_of(name), tell_parent, &w, &err) < 0)
+				_exit(1);
+		}
+		kn_loop_once(f.loop, -1);
+	}
+}
+
+static int last_told(int in)
+{
+	int number, last = -1;
+
+	while (read(in, &number, sizeof(number)) == sizeof(number)) {
+		assert_int_equal(number, last + 1);
+		last = number;
+	}
+	return last;
+}
+
+static void killed_process_loses_nothing_acknowledged(void **state)
+{
+	struct fixture *f = *state;
+	int total = 0;
+
+	for (int round = 0; round < 15; round++) {
+		struct kn_err err = KN_ERR_INIT;
+		int pipes[2], status;
+		assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+		pid_t child = fork();
+		if (child == 0)
+			write_for_ever(f, pipes[1]);
+		close(pipes[1]);
+		/* Any moment is right: begun, in the middle of a batch, between two. */
+		usleep((useconds_t)(2000 + round * 1300));
+		kill(child, SIGKILL);
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_true(WIFSIGNALED(status));
+		int last = last_told(pipes[0]);
+		close(pipes[0]);
+		open_store(f);
+		for (int i = 0; i <= last; i++) {
+			char name[16];
+			snprintf(name, sizeof(name), "n%d", i);
+			assert_stored(f, name, name);
+			assert_ok(kn_store_delete(f->store, KN_TABLE_FUNCTION, kn_view_of(name),
+			                          NULL, NULL, &err),
+			          &err);
+		}
+		kn_store_close(f->store);
+		f->store = NULL;
+		total += last + 1;
+	}
+	assert_true(total > 0);
+}
+
 int main(void)
 {
 	install_faulty_vfs();
@@ -615,6 +702,7 @@ int main(void)
 		CASE(full_disk_is_told_and_survived),
 		CASE(failed_sync_stops_the_store),
 		CASE(acknowledged_survives_each_failure_in_turn),
+		CASE(killed_process_loses_nothing_acknowledged),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
