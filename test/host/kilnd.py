@@ -28,6 +28,9 @@ class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     request_queue_size = 1024
 
+    def handle_error(self, *args):
+        pass   # a gateway that left
+
 
 class Function(http.server.BaseHTTPRequestHandler):
     """What a tenant could deploy: the path says what it does."""
@@ -132,7 +135,7 @@ class Case(unittest.TestCase):
 
     def curl(self, *args, code=0, **kw):
         r = subprocess.run(["curl", "-sS", "--max-time", "30", *args], capture_output=True, **kw)
-        self.assertEqual(r.returncode, code, r.stderr)
+        self.assertIn(r.returncode, code if isinstance(code, tuple) else (code,), r.stderr)
         return r.stdout
 
     def status(self, *args):
@@ -234,8 +237,21 @@ class Life(Case):
     def test_state_that_cannot_be_used(self):
         open(self.tmp + "/file", "w").close()
         self.assertIn("state folder", self.fails(state=self.tmp + "/file/s"))
+        os.mkdir(self.tmp + "/others")
+        open(self.tmp + "/others/precious", "w").close()
+        self.assertIn("something else", self.fails(state=self.tmp + "/others"))
+        self.assertEqual(os.listdir(self.tmp + "/others"), ["precious"])
         deep = os.path.join(self.tmp, *["d" * 40] * 3)
         self.assertIn("--run-dir", self.fails(state=deep))
+
+    def test_run_dir_of_the_operators_choice_keeps_what_else_is_there(self):
+        run = self.tmp + "/run"
+        os.mkdir(run)
+        open(run + "/precious", "w").close()
+        self.node("--run-dir", run)
+        self.assertIn("precious", os.listdir(run))
+        said = self.fails("--run-dir", run, state=self.tmp + "/other")
+        self.assertIn("in use by another kilnd", said)
 
     def test_config_file_serves(self):
         config = os.path.join(self.tmp, "c.yaml")
@@ -307,13 +323,13 @@ class Functions(Case):
 
     def test_unix_functions_need_the_flag(self):
         node = self.node()
-        got = self.deploy(node, "f", self.serve(), expect=400)
+        got = self.deploy(node, "f", self.serve(), expect=422)
         self.assertIn(b"--allow-unix-functions", got[2])
 
     def test_class_container_comes_later(self):
         node = self.node()
-        got = self.deploy(node, "f", "x:latest", expect=400, **{"class": "container"})
-        self.assertNotIn(b"image 'x", got[2])
+        got = self.deploy(node, "f", "x:latest", expect=422, **{"class": "container"})
+        self.assertIn(b"container", got[2])
 
     def test_large_bodies_stream_both_ways(self):
         node = self.served()
@@ -340,7 +356,7 @@ class Functions(Case):
             self.assertEqual(code, status, (path, body))
             self.assertIn(says, json.loads(body)["error"])
             self.assertIn("x-call-id", fields)
-        self.curl(url + "/half", code=18)   # curl: transfer closed with bytes missing
+        self.curl(url + "/half", code=(18, 56))   # bytes missing, or connection reset
         self.assertEqual(self.status(url + "/fine")[0], 200)
 
     def test_unknown_functions_and_too_large_bodies(self):
