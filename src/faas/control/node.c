@@ -32,6 +32,14 @@ void show_node(const struct call *c)
 	kn_reply_json(c->x, 200, node ? json_deep_copy(node) : json_object());
 }
 
+void show_openapi(const struct call *c)
+{
+	const struct kn_header type = { KN_VIEW("Content-Type"), KN_VIEW(KN_HTTP_JSON) };
+
+	kn_http_reply(c->x, 200, &type, 1,
+	              (struct kn_view){ control_openapi, control_openapi_len });
+}
+
 void show_metrics(const struct call *c)
 {
 	const struct kn_header type = { KN_VIEW("Content-Type"),

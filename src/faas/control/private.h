@@ -115,6 +115,11 @@ void show_namespaces(const struct call *c);
 void show_node(const struct call *c);
 void show_metrics(const struct call *c);
 
+/* doc/api/openapi.json, built in. */
+extern const char control_openapi[];
+extern const size_t control_openapi_len;
+void show_openapi(const struct call *c);
+
 void list_clients(const struct call *c);
 void add_client(const struct call *c);
 void remove_client(const struct call *c);

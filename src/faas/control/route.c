@@ -34,6 +34,7 @@ static const struct route {
 	handler handle;
 } ROUTES[] = {
 	{ "GET", "/healthz", OPEN, show_health },
+	{ "GET", "/openapi.json", OPEN, show_openapi },
 	{ NULL, "/oauth/token", OPEN, oauth_token },
 	{ NULL, "/.well-known/jwks.json", OPEN, oauth_keys },
 	{ NULL, "/.well-known/oauth-authorization-server", OPEN, oauth_metadata },

@@ -369,6 +369,52 @@ static void paths_and_methods_are_checked(void **state)
 	assert_status(&f->probe, 400);
 }
 
+/* Upper-case method and a path with "x" for each parameter. */
+static void operation(const char *path, const char *method, char target[256], char upper[16])
+{
+	size_t n = 0;
+
+	for (const char *c = path; *c && n < 250; c++) {
+		if (*c == '{') {
+			target[n++] = 'x';
+			c = strchr(c, '}');
+		} else {
+			target[n++] = *c;
+		}
+	}
+	target[n] = 0;
+	for (n = 0; method[n] && n < 15; n++)
+		upper[n] = (char)(method[n] - 'a' + 'A');
+	upper[n] = 0;
+}
+
+/* The document lists what there is, and says of each operation whether it is open. */
+static void document_agrees_with_the_routes(void **state)
+{
+	struct fixture *f = *state;
+	const char *path, *method;
+	json_t *methods, *op;
+	int operations = 0;
+
+	f->authorization[0] = 0;
+	call(f, "GET", "/openapi.json", NULL);
+	assert_status(&f->probe, 200);
+	kn_auto(json_decref) json_t *doc = probe_json(&f->probe);
+	json_object_foreach(json_object_get(doc, "paths"), path, methods) {
+		json_object_foreach(methods, method, op) {
+			char target[256], upper[16];
+			bool open = json_array_size(json_object_get(op, "security")) == 0;
+			operation(path, method, target, upper);
+			call(f, upper, target, NULL);
+			bool is_open = f->probe.status != 401;
+			if (f->probe.status == 404 || f->probe.status == 405 || open != is_open)
+				fail_msg("%s %s: %d", upper, target, f->probe.status);
+			operations++;
+		}
+	}
+	assert_int_equal(operations, 26);   /* as many as route.c has methods */
+}
+
 /* ---- functions ----------------------------------------------------------------------------- */
 
 static void function_lives_from_deploy_to_remove(void **state)
@@ -956,6 +1002,7 @@ int main(void)
 		CASE(only_open_paths_need_no_caller),
 		CASE(each_path_has_its_scope),
 		CASE(paths_and_methods_are_checked),
+		CASE(document_agrees_with_the_routes),
 		CASE(function_lives_from_deploy_to_remove),
 		CASE(create_and_update_know_what_exists),
 		CASE(bad_deployments_say_what_to_do),
