@@ -6,6 +6,7 @@
 #include "faas/engine.h"
 #include "oci/image.h"
 #include "oci/sandbox_fake.h"
+#include "faulty_disk.h"
 #include "probe.h"
 
 #include <elf.h>
@@ -180,6 +181,7 @@ static int setup(void **state)
 	static struct fixture f;
 	struct kn_err err = KN_ERR_INIT;
 
+	memset(&fault, 0, sizeof(fault));
 	f = (struct fixture){ .path = "/tmp/kn-control-XXXXXX" };
 	assert_non_null(mkdtemp(f.path));
 	f.dir = open(f.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -629,6 +631,41 @@ static void function_without_its_image_stays_and_says_why(void **state)
 	assert_status(&f->probe, 202);
 }
 
+/* Neither the engine nor a restart knows of what was refused. */
+static void full_disk_refuses_changes_and_nothing_changes(void **state)
+{
+	struct fixture *f = *state;
+	static const struct {
+		int code, status;
+	} kinds[] = { { SQLITE_FULL, 507 }, { SQLITE_IOERR_WRITE, 503 } };
+
+	deploy(f);
+	for (size_t i = 0; i < KN_ARRAY_LEN(kinds); i++) {
+		fault = (typeof(fault)){ .kind = FAULT_WRITE, .code = kinds[i].code, .lasting = true };
+		call(f, "POST", "/system/functions", "{\"service\":\"two\",\"image\":\"denoise:1\"}");
+		assert_status(&f->probe, kinds[i].status);
+		assert_reply_has(&f->probe, "nothing was changed");
+		call(f, "PUT", "/system/functions",
+		     "{\"service\":\"denoise\",\"image\":\"denoise:1\",\"envVars\":{\"A\":\"b\"}}");
+		assert_status(&f->probe, kinds[i].status);
+		call(f, "DELETE", "/system/functions", "{\"functionName\":\"denoise\"}");
+		assert_status(&f->probe, kinds[i].status);
+		fault.kind = FAULT_NONE;
+		for (int restarted = 0; restarted < 2; restarted++) {
+			call(f, "GET", "/system/functions", NULL);
+			kn_auto(json_decref) json_t *list = probe_json(&f->probe);
+			assert_int_equal(json_array_size(list), 1);
+			assert_null(strstr(f->probe.body, "\"A\""));
+			assert_int_equal(kn_engine_count(f->engine), 1);
+			stop_node(f);
+			start_node(f);
+			as_administrator(f);
+		}
+	}
+	call(f, "POST", "/system/functions", "{\"service\":\"two\",\"image\":\"denoise:1\"}");
+	assert_status(&f->probe, 202);
+}
+
 static void damaged_stored_function_stops_the_start(void **state)
 {
 	struct fixture *f = *state;
@@ -997,6 +1034,7 @@ int main(void)
 	struct kn_log_config quiet = KN_LOG_DEFAULTS;
 	quiet.level = KN_ERROR;
 	kn_log_setup(&quiet);
+	install_faulty_vfs();
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		CASE(only_open_paths_need_no_caller),
@@ -1012,6 +1050,7 @@ int main(void)
 		CASE(scaling_keeps_instances),
 		CASE(functions_come_back_after_a_restart),
 		CASE(function_without_its_image_stays_and_says_why),
+		CASE(full_disk_refuses_changes_and_nothing_changes),
 		CASE(damaged_stored_function_stops_the_start),
 		CASE(image_lives_from_import_to_remove),
 		CASE(import_may_give_another_name),
