@@ -47,24 +47,28 @@ static bool component_ok(struct kn_view v)
 	return false;
 }
 
+/* One part of a host name between dots: letters and digits, "-" between them. */
+static bool label_ok(struct kn_view v)
+{
+	for (size_t i = 0; i < v.len; i++) {
+		bool edge = i == 0 || i + 1 == v.len;
+		if (!is_alnum(v.ptr[i]) && (edge || v.ptr[i] != '-'))
+			return false;
+	}
+	return v.len > 0;
+}
+
 /* "localhost", "host.example:5000", "10.0.0.1:80" */
 static bool registry_ok(struct kn_view v)
 {
-	struct kn_view rest = v, host, port;
-
-	if (!kn_view_split(&rest, ':', &host) || host.len == 0)
-		return false;
-	for (size_t i = 0; i < host.len; i++) {
-		bool edge = i == 0 || i + 1 == host.len;
-		char c = host.ptr[i];
-		if (!is_alnum(c) && (edge || (c != '.' && c != '-')))
-			return false;
-	}
-	if (!rest.ptr)
-		return true;
-	port = rest;
+	struct kn_view port = v, labels, label;
 	uint64_t number;
-	return kn_parse_u64(port, 65535, &number, NULL) == 0 && number > 0;
+
+	kn_view_split(&port, ':', &labels);
+	while (kn_view_split(&labels, '.', &label))
+		if (!label_ok(label))
+			return false;
+	return !port.ptr || (kn_parse_u64(port, UINT16_MAX, &number, NULL) == 0 && number > 0);
 }
 
 static bool looks_like_registry(struct kn_view first)

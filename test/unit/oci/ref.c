@@ -60,6 +60,9 @@ static void wrong_references_are_refused(void **state)
 		{ "host.x:99999/a", "is not a registry" },
 		{ "host.x:/a", "is not a registry" },
 		{ ".x/a", "is not a registry" },
+		{ "x..y/a", "is not a registry" },
+		{ "x-.y/a", "is not a registry" },
+		{ "x.y:/a", "is not a registry" },
 		{ "a@sha256:12", "64 lower-case hex" },
 		{ "a@b@c", "not a digest" },
 	};
