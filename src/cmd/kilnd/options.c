@@ -31,7 +31,7 @@ static void fill_rows(struct kn_kilnd_options *o, struct kn_arg rows[ROWS])
 		  "folder for everything that must survive a restart; made when it is missing" },
 		{ "listen", 0, KN_ARG_STR, &o->listen, "ADDR:PORT", "KILN_LISTEN",
 		  "where to serve HTTP (default 127.0.0.1:8080; port 0 takes a free one)" },
-		{ "config", 0, KN_ARG_STR, &o->config, "FILE", "KILN_CONFIG",
+		{ "config", 0, KN_ARG_STR, &o->config, "FILE", "KILND_CONFIG",
 		  "YAML file with these options as keys" },
 		{ "function-auth", 0, KN_ARG_STR, &o->function_auth, "open|token", NULL,
 		  "may anybody call functions, or only who has a token (default open)" },
