@@ -466,7 +466,7 @@ functions:
         self.told(self.kiln("deploy", "bad", "--image", "i", "--wait"), 1, "no such program")
 
     def test_refusals(self):
-        self.told(self.kiln("deploy", "refused", "--image", "x"), 1, "deploy 'refused'",
+        self.told(self.kiln("deploy", "refused", "--image", "x"), 1, "function 'refused'",
                   "kiln image import")
         self.told(self.kiln("deploy", "-f", "/none.yaml"), 1, "/none.yaml")
         bad = self.path("bad.yaml", self.STACK.replace(b"fprocess", b"fproces"))
@@ -483,7 +483,7 @@ functions:
         self.assertEqual([b["functionName"] for _, b in self.sent()], ["one", "two"])
         self.assertEqual(self.kiln("remove", "-f", self.stack).returncode, 0)
         r = self.kiln("remove", "absent", "two", "absent")
-        self.told(r, 1, "remove 'absent'")
+        self.told(r, 1, "function 'absent'")
         self.assertIn(b"Removed two.", r.stdout)
         self.told(self.kiln("remove"), 2, "stack.yaml")
 

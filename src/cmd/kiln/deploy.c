@@ -154,7 +154,7 @@ static int deploy_one(struct deployment *d, struct kn_node *node, const json_t *
 	if (r == 0 && d->wait)
 		r = wait_ready(node, name, err);
 	if (r < 0)
-		return kn_while(err, "deploy '%s'", name);
+		return kn_while(err, "function '%s'", name);
 	if (d->node.json)
 		json_array_append_new(d->done, json_string(name));
 	else

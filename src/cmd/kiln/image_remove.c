@@ -14,7 +14,7 @@ static int remove_one(struct kn_node *node, const char *name, struct kn_err *err
 		return kn_fail(err, ENOMEM, "out of memory");
 	const struct kn_node_request req = { .method = "DELETE", .path = path.ptr };
 	int r = kn_node_json(node, &req, NULL, err);
-	return r < 0 ? kn_while(err, "remove image '%s'", name) : 0;
+	return r < 0 ? kn_while(err, "image '%s'", name) : 0;
 }
 
 static int run(const struct kn_command *cmd, const struct kn_node_args *args, const char **names,

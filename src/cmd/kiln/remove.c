@@ -25,7 +25,7 @@ static int remove_one(struct removal *m, struct kn_node *node, const char *name,
 					     .body = kn_buf_view(&text) };
 	int r = kn_node_json(node, &req, NULL, err);
 	if (r < 0)
-		return kn_while(err, "remove '%s'", name);
+		return kn_while(err, "function '%s'", name);
 	if (m->node.json)
 		json_array_append_new(m->removed, json_string(name));
 	else
