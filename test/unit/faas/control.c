@@ -3,6 +3,7 @@
 #include "test.h"
 
 #include "base/log.h"
+#include "faas/control/private.h"
 #include "faas/engine.h"
 #include "oci/image.h"
 #include "oci/sandbox_fake.h"
@@ -588,6 +589,140 @@ static void scaling_keeps_instances(void **state)
 	assert_status(&f->probe, 404);
 }
 
+/* ---- container images ---------------------------------------------------------------------- */
+
+/* One layer with one file, and a configuration as docker build would write it. */
+static void import_container(struct fixture *f)
+{
+	struct kn_err err = KN_ERR_INIT;
+	struct kn_digest digest;
+	char command[256];
+	kn_auto(kn_buf_fini) struct kn_buf archive = KN_BUF_INIT;
+
+	snprintf(command, sizeof(command), "cd '%s' && echo x > app && tar -cf layer.tar app", f->path);
+	FILE *p = popen(command, "re");
+	assert_int_equal(pclose(p), 0);
+	struct kn_pack_layer layer = { KN_TYPE_LAYER,
+		                       openat(f->dir, "layer.tar", O_RDONLY | O_CLOEXEC) };
+	kn_auto(json_decref) json_t *config =
+		json_pack("{s:s, s:s, s:{s:[s], s:[s]}, s:{s:s, s:[]}}", "architecture", "amd64", "os",
+	                  "linux", "config", "Cmd", "/app", "Env", "A=1", "rootfs", "type", "layers",
+	                  "diff_ids");
+	const struct kn_pack pack = { .reference = "web:1",
+		                      .config_type = KN_TYPE_CONFIG,
+		                      .config = config,
+		                      .layers = &layer,
+		                      .n_layers = 1 };
+	int out = openat(f->dir, "archive", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	assert_ok(kn_archive_write(out, &pack, &digest, &err), &err);
+	close(layer.fd);
+	close(out);
+	assert_ok(kn_read_file(f->dir, "archive", 1 << 20, &archive, &err), &err);
+	probe_receive(&f->probe, send_bytes(f, "/kiln/v1/images", kn_buf_view(&archive), archive.len));
+	assert_status(&f->probe, 201);
+}
+
+static void container_image_gets_its_root_file_system_at_deploy(void **state)
+{
+	struct fixture *f = *state;
+
+	import_container(f);
+	call(f, "GET", "/kiln/v1/images", NULL);
+	assert_reply_has(&f->probe, "\"kind\":\"container\"");
+	assert_null(strstr(f->probe.body, "rootfsBytes"));
+	call(f, "POST", "/system/functions",
+	     "{\"service\":\"web\",\"image\":\"web:1\",\"annotations\":{\"kiln.class\":\"bare\"}}");
+	assert_status(&f->probe, 400);
+	assert_reply_has(&f->probe, "kiln build");
+	call(f, "POST", "/system/functions", "{\"service\":\"web\",\"image\":\"web:1\"}");
+	assert_status(&f->probe, 202);
+	assert_reply_has(&f->probe, "\"class\":\"microvm\"");
+	call(f, "GET", "/kiln/v1/images", NULL);
+	assert_reply_has(&f->probe, "rootfsBytes");
+	stop_node(f);
+	start_node(f);
+	assert_int_equal(kn_engine_count(f->engine), 1);
+}
+
+/* ---- what is started ----------------------------------------------------------------------- */
+
+static struct kn_function *function_of(const char *text)
+{
+	struct kn_err err = KN_ERR_INIT;
+	struct kn_function *fn = NULL;
+	kn_auto(json_decref) json_t *o = NULL;
+
+	assert_ok(kn_json_parse(kn_view_of(text), &o, &err), &err);
+	assert_ok(kn_function_parse(o, &fn, &err), &err);
+	assert_ok(kn_function_resolve(fn, false, &err), &err);
+	return fn;
+}
+
+static void joined(const char *const *list, struct kn_buf *ret)
+{
+	kn_buf_clear(ret);
+	for (size_t i = 0; list && list[i]; i++)
+		kn_buf_printf(ret, "%s%s", i ? "|" : "", list[i]);
+}
+
+static void image_and_deployment_are_merged(void **state)
+{
+	(void)state;
+	static const char *const argv[] = { "/app", "-v", NULL };
+	static const char *const none[] = { NULL };
+	static const char *const env[] = { "PATH=/bin", "A=1", "AB=2", NULL };
+	static const struct {
+		const char *more;
+		bool no_argv;
+		const char *argv, *env;   /* NULL: refused */
+	} cases[] = {
+		{ "", false, "/app|-v", "PATH=/bin|A=1|AB=2|PORT=8080" },
+		{ ",\"envVars\":{\"A\":\"9\",\"NEW\":\"x=y\"}", false, "/app|-v",
+		  "PATH=/bin|A=9|AB=2|PORT=8080|NEW=x=y" },
+		{ ",\"envVars\":{\"PORT\":\"1\"}", false, "/app|-v", "PATH=/bin|A=1|AB=2|PORT=1" },
+		{ ",\"annotations\":{\"kiln.port\":\"9000\"},\"envProcess\":\"run me\"", false, "/app|-v",
+		  "PATH=/bin|A=1|AB=2|PORT=9000|fprocess=run me" },
+		{ ",\"annotations\":{\"kiln.contract\":\"stdio\"}", false, "/app|-v",
+		  "PATH=/bin|A=1|AB=2" },
+		{ ",\"annotations\":{\"kiln.contract\":\"stdio\"},\"envProcess\":\" wc  -l \"", true,
+		  "wc|-l", "PATH=/bin|A=1|AB=2|fprocess= wc  -l " },
+		{ ",\"annotations\":{\"kiln.contract\":\"stdio\"},\"envProcess\":\"  \"", false, NULL, NULL },
+		{ "", true, NULL, NULL },
+		{ ",\"envProcess\":\"wc\"", true, NULL, NULL },
+	};
+
+	for (size_t i = 0; i < KN_ARRAY_LEN(cases); i++) {
+		struct kn_err err = KN_ERR_INIT;
+		struct kn_engine_image launch = { .path = NULL };
+		const struct kn_image image = { .kind = KN_IMAGE_CONTAINER,
+			                        .argv = cases[i].no_argv ? none : argv,
+			                        .env = env,
+			                        .cwd = "/srv",
+			                        .user = "app" };
+		char text[512];
+		struct kn_arena arena;
+		kn_auto(kn_buf_fini) struct kn_buf got = KN_BUF_INIT;
+
+		snprintf(text, sizeof(text), "{\"service\":\"f\",\"image\":\"i\"%s}", cases[i].more);
+		kn_auto(kn_function_unref) struct kn_function *fn = function_of(text);
+		kn_arena_init(&arena);
+		int r = launch_make(&arena, fn, &image, "/root.erofs", &launch, &err);
+		if (!cases[i].argv) {
+			assert_fails(r, EINVAL, &err, "names no program");
+		} else {
+			assert_ok(r, &err);
+			joined(launch.argv, &got);
+			assert_string_equal(got.ptr, cases[i].argv);
+			joined(launch.env, &got);
+			assert_string_equal(got.ptr, cases[i].env);
+			assert_string_equal(launch.cwd, "/srv");
+			assert_string_equal(launch.user, "app");
+			assert_string_equal(launch.path, "/root.erofs");
+		}
+		kn_arena_fini(&arena);
+	}
+}
+
 /* ---- restarts ------------------------------------------------------------------------------ */
 
 static void functions_come_back_after_a_restart(void **state)
@@ -1048,6 +1183,8 @@ int main(void)
 		CASE(other_namespaces_are_unknown),
 		CASE(class_without_a_driver_is_refused_with_its_reason),
 		CASE(scaling_keeps_instances),
+		CASE(container_image_gets_its_root_file_system_at_deploy),
+		cmocka_unit_test(image_and_deployment_are_merged),
 		CASE(functions_come_back_after_a_restart),
 		CASE(function_without_its_image_stays_and_says_why),
 		CASE(full_disk_refuses_changes_and_nothing_changes),
