@@ -156,7 +156,8 @@ static void on_ended(struct kn_sandbox *sb, const struct kn_err *why, void *arg)
 	unlink_instance(i);
 	forget_idle(i);
 	remove_folder(p, i->id);
-	p->config.events.ended(i, why, p->config.events.arg);
+	/* Asked to stop after it failed, the driver has nothing to say; the failure has. */
+	p->config.events.ended(i, i->failed && why->code == 0 ? &i->why : why, p->config.events.arg);
 	free_instance(i);
 	check_empty(p);
 }
@@ -256,6 +257,17 @@ void kn_instance_leave(struct kn_instance *i)
 	i->in_flight--;
 	i->served++;
 	if (i->state == KN_INSTANCE_DRAINING && i->in_flight == 0)
+		stop(i);
+}
+
+void kn_instance_fail(struct kn_instance *i, const struct kn_err *why)
+{
+	if (i->state != KN_INSTANCE_READY)
+		return;
+	i->failed = true;
+	i->why = *why;
+	set_state(i, KN_INSTANCE_DRAINING);
+	if (i->in_flight == 0)
 		stop(i);
 }
 

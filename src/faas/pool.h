@@ -43,6 +43,8 @@ struct kn_instance {
 	uint64_t served;
 	uint64_t started_wall_ns, began_ns;
 	uint64_t ready_ns;	      /* when it became ready; 0 before */
+	bool failed; /* kn_instance_fail() was called, because of */
+	struct kn_err why;
 	struct kn_call *calls;	      /* those that hold it */
 	struct kn_http_client **idle; /* kept connections, newest last */
 	size_t n_idle;
@@ -112,6 +114,12 @@ struct kn_instance *kn_pool_pick(const struct kn_pool *p);
 /** One request begins or ends on the instance. */
 void kn_instance_enter(struct kn_instance *i);
 void kn_instance_leave(struct kn_instance *i);
+
+/**
+ * It broke a request in a way that leaves it of no use (a fault, a loop, an answer that is none): it
+ * takes no more requests, and its end counts as one by itself, for this reason.
+ */
+void kn_instance_fail(struct kn_instance *i, const struct kn_err *why);
 
 /** Start no more; stop idle instances now, busy ones after their requests or after drain_ms. */
 void kn_pool_drain(struct kn_pool *p);

@@ -339,7 +339,8 @@ void kn_service_on_ended(struct kn_instance *i, const struct kn_err *why, void *
 
 	s->engine->n_instances--;
 	lose_calls(i, why);
-	if (why->code != 0 && i->state < KN_INSTANCE_DRAINING && i->pool == s->pool)
+	bool by_itself = i->failed || i->state < KN_INSTANCE_DRAINING;
+	if (why->code != 0 && by_itself && i->pool == s->pool)
 		ended_by_itself(s, i, why);
 	else
 		kn_log(KN_INFO, "instance stopped", KN_S("fn", s->fn->name),

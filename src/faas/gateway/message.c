@@ -40,6 +40,9 @@ static void on_reply(const struct kn_message *reply, const struct kn_err *err, v
 	bool late = err && (err->code == ETIME || err->code == ETIMEDOUT);
 
 	r->invoking = false;
+	/* Whatever waits must not go to an instance that is about to end. */
+	if (err && err->code != 0 && r->call.instance)
+		kn_instance_fail(r->call.instance, err);
 	if (!r->x) /* answered with 504, or the client left */
 		kn_relay_end(r, r->status, true);
 	else if (err && err->code != 0)

@@ -693,6 +693,38 @@ static void message_goes_to_the_function_and_its_reply_back(void **state)
 	close(fd);
 }
 
+static void request_that_waits_behind_a_fault_gets_a_new_instance(void **state)
+{
+	struct kn_message reply = { .status = 200, .body = KN_VIEW("fine") };
+	struct kn_err err = KN_ERR_INIT;
+	bool end;
+	int first, second;
+
+	(void)state;
+	deploy_bare("denoise");
+	first = dial();
+	say(first, GET("/function/denoise/1"));
+	play_pass(5);
+	second = dial();
+	say(second, GET("/function/denoise/2"));
+	assert_says(f.message, "/1");
+	(void)kn_fail(&err, EFAULT, "page fault at 0x10");
+	f.done(NULL, &err, f.done_arg); /* the driver tells the end of the instance later */
+	assert_says(hear(first, &end), "page fault at 0x10");
+	assert_says(f.message, "/1");
+	play_pass(5);
+	assert_says(f.message, "/2");
+	f.done(&reply, NULL, f.done_arg);
+	assert_says(hear(second, &end), "\r\n\r\nfine");
+	assert_int_equal(play.fake.starts, 2);
+	assert_int_equal(play.fake.ends, 1);
+	struct kn_function_live live;
+	assert_ok(kn_engine_live(f.engine, KN_VIEW("denoise"), false, &live, NULL), NULL);
+	assert_string_equal(live.last_error, "page fault at 0x10");
+	close(first);
+	close(second);
+}
+
 static void message_outlives_its_client_and_its_deadline(void **state)
 {
 	struct kn_message reply = { .status = 200, .body = KN_VIEW("late") };
@@ -974,6 +1006,7 @@ int main(void)
 		GATEWAY(client_that_leaves_ends_the_upstream_request),
 		GATEWAY(limits_answer_413_and_429),
 		GATEWAY(message_goes_to_the_function_and_its_reply_back),
+		GATEWAY(request_that_waits_behind_a_fault_gets_a_new_instance),
 		GATEWAY(message_outlives_its_client_and_its_deadline),
 		GATEWAY(message_with_a_bad_reply_is_a_bad_gateway),
 		GATEWAY(ambiguous_requests_never_reach_a_function),
