@@ -5,7 +5,9 @@ that this needs no virtual machine: the hypervisors have tests of their own.
 Usage: kilnd.py BUILD_DIR"""
 import concurrent.futures
 import contextlib
+import hashlib
 import http.server
+import io
 import json
 import os
 import re
@@ -16,12 +18,44 @@ import socketserver
 import stat
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
 import unittest
 
 KILND = os.path.abspath(os.path.join(sys.argv[1] if len(sys.argv) > 1 else "build", "kilnd"))
+
+
+BUILD = os.path.dirname(KILND)
+
+
+def bare_image(elf, name):
+    """The OCI archive of a bare program, as `kiln build` writes it."""
+    blobs = {}
+
+    def add(data, media, **more):
+        digest = hashlib.sha256(data).hexdigest()
+        blobs["blobs/sha256/" + digest] = data
+        return {"mediaType": media, "digest": "sha256:" + digest, "size": len(data), **more}
+
+    with open(elf, "rb") as f:
+        layer = add(f.read(), "application/vnd.kiln.bare.elf.v1")
+    config = add(b'{"architecture":"amd64"}', "application/vnd.kiln.bare.config.v1+json")
+    manifest = add(json.dumps({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": "application/vnd.kiln.bare.v1", "config": config,
+        "layers": [layer]}).encode(), "application/vnd.oci.image.manifest.v1+json",
+        annotations={"org.opencontainers.image.ref.name": name})
+    blobs["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [manifest]}).encode()
+    blobs["oci-layout"] = b'{"imageLayoutVersion":"1.0.0"}'
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for path, data in blobs.items():
+            info = tarfile.TarInfo(path)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
 
 
 class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -427,6 +461,92 @@ class Functions(Case):
             time.sleep(0.05)
         self.assertEqual(os.listdir(self.state + "/run"), [])
         self.assertEqual(self.status(node.url + "/function/f")[0], 404)
+
+
+@unittest.skipUnless(os.access("/dev/kvm", os.R_OK | os.W_OK), "needs /dev/kvm")
+class Bare(Case):
+    """Functions without a kernel, in microVMs of their own; the guest is that of host/bare."""
+
+    def bare(self, *args, **annotations):
+        node = self.node(*args)
+        archive = os.path.join(self.tmp, "bare.tar")
+        with open(archive, "wb") as f:
+            f.write(bare_image(os.path.join(BUILD, "test", "host", "bare-guest"), "guest:1"))
+        got = self.status(*self.basic(node), "-X", "POST", "-T", archive,
+                          node.url + "/kiln/v1/images?name=guest:1")
+        self.assertEqual(got[0], 201, got)
+        self.deploy(node, "b", "guest:1", **{"class": "bare", **annotations})
+        return node
+
+    def test_cold_warm_fault_and_again(self):
+        node = self.bare()
+        code, fields, body = self.status("-d", "1 2 3", node.url + "/function/b/echo")
+        self.assertEqual((code, fields["x-kiln-start"]), (200, "cold"), body)
+        self.assertIn(b"1 2 3", body)
+        for phase in ("queue", "boot", "ready", "function"):
+            self.assertIn(phase + ";dur=", fields["server-timing"])
+        code, fields, body = self.status(node.url + "/function/b/hello")
+        self.assertEqual((code, fields["x-kiln-start"]), (200, "warm"), body)
+        code, _, body = self.status(node.url + "/function/b/null")
+        self.assertEqual(code, 502)
+        self.assertIn("page fault", json.loads(body)["error"])
+        code, fields, _ = self.status(node.url + "/function/b/hello")
+        self.assertEqual((code, fields["x-kiln-start"]), (200, "cold"))
+        self.stop(node)
+        self.assertEqual(os.listdir(self.state + "/run"), [])
+
+    def test_loop_is_stopped_at_the_deadline(self):
+        node = self.bare(timeout="1s")
+        self.assertEqual(self.status(node.url + "/function/b/hello")[0], 200)
+        began = time.monotonic()
+        self.assertEqual(self.status(node.url + "/function/b/loop")[0], 504)
+        self.assertLess(time.monotonic() - began, 5)
+        self.assertEqual(self.status(node.url + "/function/b/hello")[0], 200)
+
+    def test_crash_loop_is_held_back(self):
+        node = self.bare()
+        codes = [self.status(node.url + "/function/b/null")[0] for _ in range(20)]
+        self.assertIn(502, codes)
+        self.assertIn(503, codes)
+        text = self.curl(*self.basic(node), node.url + "/metrics").decode()
+        starts = int(re.search(r"kiln_function_starts_total\{[^}]*\} (\d+)", text)[1])
+        self.assertLess(starts, 10)
+
+    def test_simultaneous_requests_share_one_instance(self):
+        node = self.bare()
+        with concurrent.futures.ThreadPoolExecutor(40) as pool:
+            calls = [pool.submit(self.raw, node, b"POST /function/b/echo HTTP/1.1\r\nHost: x\r\n"
+                                 b"Connection: close\r\nContent-Length: 4\r\n\r\n%04d" % i)
+                     for i in range(200)]
+            for i, c in enumerate(calls):
+                self.assertIn(b"%04d" % i, c.result())
+        text = self.curl(*self.basic(node), node.url + "/metrics").decode()
+        self.assertIn('kiln_function_starts_total{function_name="b.openfaas-fn"} 1\n', text)
+
+    def test_killed_node_takes_its_monitors_along(self):
+        node = self.bare()
+        self.assertEqual(self.status(node.url + "/function/b/hello")[0], 200)
+        with open(f"/proc/{node.pid}/task/{node.pid}/children") as f:
+            children = f.read().split()
+        self.assertTrue(children)
+        node.kill()
+        node.wait()
+        for _ in range(100):
+            if not any(os.path.exists("/proc/" + c) for c in children):
+                break
+            time.sleep(0.02)
+        self.assertFalse([c for c in children if os.path.exists("/proc/" + c)])
+        again = self.node()
+        self.assertEqual(self.status(again.url + "/function/b/hello")[0], 200)
+
+    def test_without_kvm_bare_is_refused(self):
+        node = self.bare()
+        self.stop(node)
+        again = self.node("--kvm-device", "/none/kvm")
+        code, _, body = self.status(again.url + "/function/b/hello")
+        self.assertIn(code, (404, 503), body)
+        got = self.deploy(again, "c", "guest:1", expect=422, **{"class": "bare"})
+        self.assertIn(b"/none/kvm", got[2])
 
 
 class Hostile(Case):
