@@ -29,7 +29,7 @@ bool kn_progress_step(const struct kn_progress *p, const char *phase, uint64_t b
 
 struct kn_archive_config {
 	const char *path;       /* layout folder or archive file; or NULL */
-	int fd;                 /* archive file open for reading, when path is NULL; borrowed */
+	int fd;                 /* archive file, read from its start, when path is NULL; borrowed */
 	const char *pick;       /* reference of the image wanted, where there are several; or NULL */
 	uint64_t max_bytes;     /* of all files of the archive together, unpacked */
 	const struct kn_progress *progress;

@@ -179,7 +179,7 @@ int kn_blob_commit(struct kn_blob_writer *w, struct kn_digest *ret, uint64_t *re
 		               w->expect.text, is.text);
 	/* Renamed over a blob of that name, too: if the disk had spoiled it, this mends it. */
 	blob_name(&is, name);
-	if (fsync(w->fd) < 0 || renameat(b->rootfd, w->tmp, b->rootfd, name) < 0)
+	if (fchmod(w->fd, 0444) < 0 || fsync(w->fd) < 0 || renameat(b->rootfd, w->tmp, b->rootfd, name) < 0)
 		return disk_fail(b, errno, "store blob", err);
 	w->tmp[0] = '\0';
 	int r = sync_folder(b, &is);

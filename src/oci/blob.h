@@ -1,8 +1,9 @@
 /*
  * Blobs by digest in a folder: <root>/blobs/sha256/<hex>. A blob is written to a temporary file
  * while it is hashed, synced, then renamed to its digest, so that a name always stands for whole
- * and right content: a crash leaves a temporary file, which the next open removes. Used by the image
- * store and the registry; part of the image flow.
+ * and right content: a crash leaves a temporary file, which the next open removes. Blobs are readable
+ * by everybody and writable by nobody; the folder, mode 0700, decides who reaches them. Used by the
+ * image store and the registry; part of the image flow.
  *
  * Thread  any; calls may run side by side. kn_blobs_collect() must not run beside writers whose
  *         blobs nothing refers to yet: its caller sees to that.

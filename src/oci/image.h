@@ -78,7 +78,7 @@ const char *kn_images_trouble(const struct kn_images *images);
 
 struct kn_images_import {
 	const char *path;      /* layout folder or archive; or NULL */
-	int fd;                /* archive open for reading when path is NULL; borrowed */
+	int fd;                /* archive, read from its start, when path is NULL; borrowed */
 	const char *name;      /* reference to give it; NULL: what the archive says */
 	const struct kn_progress *progress;
 };

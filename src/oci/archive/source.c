@@ -252,6 +252,8 @@ static int read_archive(struct source *src, int fd, uint64_t total, struct kn_er
 	    archive_read_support_filter_gzip(a) != ARCHIVE_OK ||
 	    archive_read_support_filter_zstd(a) != ARCHIVE_OK)
 		return kn_fail(err, ENOMEM, "libarchive cannot be set up for tar, gzip and zstd");
+	if (lseek(fd, 0, SEEK_SET) < 0)
+		return kn_fail(err, errno, "read the archive: %s", strerror(errno));
 	if (archive_read_open_fd(a, fd, CHUNK) != ARCHIVE_OK)
 		return kn_fail(err, EINVAL, "not an image: %s", archive_error_string(a));
 	return scan(src, a, total, err);

@@ -496,9 +496,12 @@ static void wrong_diff_id_is_found_when_unpacking(void **state)
 	for (struct dirent *e; (e = readdir(dir));) {
 		struct stat st;
 		assert_int_equal(fstatat(dirfd(dir), e->d_name, &st, 0), 0);
+		if (!S_ISREG(st.st_mode) || st.st_size <= 2048)
+			continue;
+		assert_int_equal(st.st_mode & 07777, 0444);
+		assert_int_equal(fchmodat(dirfd(dir), e->d_name, 0644, 0), 0);
 		kn_auto(kn_close) int fd = openat(dirfd(dir), e->d_name, O_WRONLY | O_CLOEXEC);
-		if (S_ISREG(st.st_mode) && st.st_size > 2048)
-			assert_int_equal(pwrite(fd, "Z", 1, 512), 1);
+		assert_int_equal(pwrite(fd, "Z", 1, 512), 1);
 	}
 	closedir(dir);
 	assert_fails(kn_images_rootfs(images, i, NULL, &path, &err), EBADMSG, &err, "DiffID");
