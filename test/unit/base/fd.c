@@ -1,10 +1,13 @@
 #include "test.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -180,6 +183,39 @@ static void very_deep_trees_go(void **state)
 	close(at);
 	assert_ok(kn_remove_tree(p->fd, "a-folder", &err), &err);
 	assert_false(exists(p->fd, "a-folder"));
+}
+
+/* Exit code 0: a bind mount of the same file system, inside the tree, was refused and kept. */
+static int remove_around_a_mount(const struct place *p)
+{
+	struct kn_err err = KN_ERR_INIT;
+
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return 77;
+	if (chdir(p->path) < 0 || mount("keep", "tree/mounted", NULL, MS_BIND, NULL) < 0)
+		return 1;
+	if (kn_remove_tree(AT_FDCWD, "tree", &err) != -EXDEV || !strstr(err.text, "unmount it first"))
+		return 2;
+	return exists(AT_FDCWD, "keep/file") && exists(AT_FDCWD, "tree/mounted/file") ? 0 : 3;
+}
+
+static void what_is_mounted_inside_is_never_removed(void **state)
+{
+	struct place *p = *state;
+	struct kn_err err = KN_ERR_INIT;
+	int status = 0;
+
+	assert_ok(kn_mkdirs(p->fd, "keep", 0700, &err), &err);
+	assert_ok(kn_mkdirs(p->fd, "tree/mounted", 0700, &err), &err);
+	put_file(p->fd, "keep/file", "kept");
+	pid_t child = fork();
+	if (child == 0)
+		_exit(remove_around_a_mount(p));
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == 77)
+		skip();   /* not root */
+	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 static void paths_stay_inside_their_root(void **state)
@@ -369,6 +405,7 @@ int main(void)
 		IN_PLACE(folders_are_made_on_the_way),
 		IN_PLACE(trees_go_but_not_what_links_name),
 		IN_PLACE(very_deep_trees_go),
+		IN_PLACE(what_is_mounted_inside_is_never_removed),
 		IN_PLACE(paths_stay_inside_their_root),
 		IN_PLACE(descriptors_travel_with_bytes),
 		cmocka_unit_test(descriptors_without_a_place_are_closed),
