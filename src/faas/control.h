@@ -48,7 +48,10 @@ struct kn_control_config {
 kn_must_use int kn_control_new(const struct kn_control_config *config, struct kn_control **ret,
                                struct kn_err *err);
 
-/** Requests under way must be over: free the HTTP server first. NULL is fine. */
+/**
+ * Nothing may be under way: free the HTTP server first, then the worker threads, then close the
+ * store; the engine, the images and the auth after this. NULL is fine.
+ */
 void kn_control_free(struct kn_control *ctl);
 KN_AUTO(kn_control_free, struct kn_control *);
 

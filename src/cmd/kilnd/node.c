@@ -435,12 +435,13 @@ void kn_node_close(struct kn_node *n)
 {
 	kn_timer_stop(&n->tick);
 	kn_gateway_free(n->gateway);
+	/* Threads end before what their jobs come back to: an import may be under way. */
+	kn_work_free(n->work);
+	kn_store_close(n->store);
 	kn_control_free(n->control);
+	kn_auth_free(n->auth);
 	kn_engine_free(n->engine);
 	kn_images_close(n->images);
-	kn_auth_free(n->auth);
-	kn_store_close(n->store);
-	kn_work_free(n->work);
 	if (n->shells) {
 		kn_hosting_use_shells(n->hosting, NULL);
 		kn_shells_free(n->shells);

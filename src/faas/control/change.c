@@ -184,6 +184,7 @@ static void built(struct kn_job *job, bool cancelled)
 {
 	struct change *ch = kn_container_of(job, struct change, job);
 
+	turn_over(ch->ctl);
 	if (cancelled)
 		kn_fail(&ch->err, EAGAIN, "kilnd is stopping");
 	if (ch->err.code)
@@ -200,7 +201,7 @@ static void with_image(struct change *ch)
 		return;
 	}
 	ch->job = (struct kn_job){ .run = build, .done = built };
-	if (kn_work_submit(ch->ctl->config.work, &ch->job, &ch->err) < 0)
+	if (turn_submit(ch->ctl, &ch->job, &ch->err) < 0)
 		change_fail(ch, NULL);
 }
 

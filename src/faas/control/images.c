@@ -134,6 +134,7 @@ static void import_done(struct kn_job *job, bool cancelled)
 {
 	struct upload *u = kn_container_of(job, struct upload, job);
 
+	turn_over(u->ctl);
 	if (cancelled)
 		kn_fail(&u->err, EAGAIN, "kilnd is stopping");
 	if (u->err.code) {
@@ -169,7 +170,7 @@ static void on_end(struct kn_http_exchange *x, void *arg)
 	struct upload *u = arg;
 
 	(void)x;
-	if (kn_work_submit(u->ctl->config.work, &u->job, &u->err) < 0)
+	if (turn_submit(u->ctl, &u->job, &u->err) < 0)
 		upload_fail(u);
 	else
 		u->importing = true;

@@ -32,6 +32,8 @@ struct kn_control {
 	size_t n_entries;
 	struct change *changes;        /* under way */
 	unsigned n_uploads;
+	bool turn_taken;               /* an import or a build has a worker */
+	struct kn_job *in_line;        /* those that wait for it */
 };
 
 /** One request that passed its check. rest: the path behind a route that ends with '*', decoded. */
@@ -80,6 +82,12 @@ void change_refresh(struct kn_control *ctl, const struct kn_image *image);
 
 /** The name of a function that uses the image, or is about to; NULL: none. arg is the control. */
 const char *image_user(const struct kn_image *image, void *arg);
+
+/* ---- long jobs, one at a time (turn.c) ----------------------------------------------------- */
+
+/** Run job in a worker when its turn comes; its done calls turn_over(). Errors: EAGAIN */
+kn_must_use int turn_submit(struct kn_control *ctl, struct kn_job *job, struct kn_err *err);
+void turn_over(struct kn_control *ctl);
 
 /* ---- what is started (launch.c) ------------------------------------------------------------ */
 

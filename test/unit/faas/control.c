@@ -982,6 +982,51 @@ static void uploads_at_once_are_bounded(void **state)
 	import(f, "denoise:1", 'a');
 }
 
+static void imports_at_once_take_turns(void **state)
+{
+	struct fixture *f = *state;
+	enum { N = 4 };
+	static struct kn_buf archives[N];
+	char name[16];
+	int fds[N];
+
+	for (int i = 0; i < N; i++) {
+		snprintf(name, sizeof(name), "image%d:1", i);
+		bare_archive(f, name, (char)('a' + i), &archives[i]);
+	}
+	for (int i = 0; i < N; i++)
+		fds[i] = send_bytes(f, "/kiln/v1/images", kn_buf_view(&archives[i]), archives[i].len);
+	for (int i = 0; i < N; i++) {
+		probe_receive(&f->probe, fds[i]);
+		assert_status(&f->probe, 201);
+		kn_buf_fini(&archives[i]);
+	}
+	call(f, "GET", "/kiln/v1/images", NULL);
+	kn_auto(json_decref) json_t *list = probe_json(&f->probe);
+	assert_int_equal(json_array_size(list), N);
+}
+
+/* The node ends while imports run and wait: each gives up, nothing is left behind. */
+static void ending_node_gives_up_imports(void **state)
+{
+	struct fixture *f = *state;
+	kn_auto(kn_buf_fini) struct kn_buf archive = KN_BUF_INIT;
+	enum { N = 3 };
+	int fds[N];
+
+	bare_archive(f, "denoise:1", 'a', &archive);
+	for (int i = 0; i < N; i++)
+		fds[i] = send_bytes(f, "/kiln/v1/images", kn_buf_view(&archive), archive.len);
+	for (int i = 0; i < 3; i++)
+		kn_loop_once(f->probe.loop, 0);
+	stop_node(f);
+	for (int i = 0; i < N; i++)
+		close(fds[i]);
+	start_node(f);
+	as_administrator(f);
+	import(f, "denoise:1", 'a');
+}
+
 /* ---- logs ---------------------------------------------------------------------------------- */
 
 static void start_instance(struct fixture *f)
@@ -1197,6 +1242,8 @@ int main(void)
 		CASE(archive_that_is_too_large_is_refused_unread),
 		CASE(uploads_that_break_off_free_their_place),
 		CASE(uploads_at_once_are_bounded),
+		CASE(imports_at_once_take_turns),
+		CASE(ending_node_gives_up_imports),
 		CASE(logs_are_lines_of_json),
 		CASE(bad_log_requests_are_refused),
 		CASE(followed_logs_go_on_until_the_function_ends),
