@@ -76,7 +76,7 @@ static int collect_nested(struct selection *s, const struct kn_descriptor *d, co
                           int depth, struct kn_err *err)
 {
 	kn_auto(kn_buf_fini) struct kn_buf text = KN_BUF_INIT;
-	struct kn_index nested;
+	struct kn_index nested = { .n_manifests = 0 };
 
 	if (depth == MAX_NESTED)
 		return kn_fail(err, EINVAL, "indexes are nested more than %d deep", MAX_NESTED);
@@ -167,8 +167,8 @@ static int try_candidate(struct selection *s, const struct candidate *c, struct 
 {
 	kn_auto(kn_buf_fini) struct kn_buf text = KN_BUF_INIT;
 	kn_auto(kn_buf_fini) struct kn_buf config_text = KN_BUF_INIT;
-	struct kn_manifest m;
-	struct kn_image_config config;
+	struct kn_manifest m = { .n_layers = 0 };
+	struct kn_image_config config = { .n_diff_ids = 0 };
 	const struct kn_platform *p = &c->descriptor.platform;
 
 	/* BuildKit keeps its attestations in the index as images of platform unknown/unknown. */
@@ -214,7 +214,7 @@ static int choose(struct selection *s, struct kn_archive_image *ret, struct kn_e
 static int index_select(struct source *src, struct kn_archive_image *ret, struct kn_err *err)
 {
 	kn_auto(kn_free) struct selection *s = calloc(1, sizeof(*s));
-	struct kn_index index;
+	struct kn_index index = { .n_manifests = 0 };
 
 	if (!s)
 		return kn_fail(err, ENOMEM, "import: out of memory");

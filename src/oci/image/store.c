@@ -1,5 +1,6 @@
 #include "oci/image/store.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -137,7 +138,7 @@ static int index_read(struct kn_images *images, struct kn_err *err)
 {
 	kn_auto(kn_buf_fini) struct kn_buf text = KN_BUF_INIT;
 	struct kn_arena arena;
-	struct kn_index index;
+	struct kn_index index = { .n_manifests = 0 };
 
 	int r = kn_read_file(kn_blobs_root(images->blobs), "index.json", KN_SPEC_MAX_BYTES, &text,
 	                     NULL);
@@ -465,7 +466,7 @@ static int lookup(struct kn_images *images, struct kn_view reference, struct kn_
 int kn_images_find(struct kn_images *images, struct kn_view reference, struct kn_image **ret,
                    struct kn_err *err)
 {
-	struct kn_image *image;
+	struct kn_image *image = NULL;
 
 	pthread_mutex_lock(&images->lock);
 	int r = lookup(images, reference, &image, err);
@@ -510,11 +511,12 @@ static int remove_named(struct kn_images *images, struct kn_view reference,
                         struct kn_err *err)
 {
 	__attribute__((cleanup(list_fini_auto))) struct list l = { .at = NULL };
-	struct kn_image *image;
+	struct kn_image *image = NULL;
 
 	int r = lookup(images, reference, &image, err);
 	if (r < 0)
 		return r;
+	assert(image);
 	const char *who = user && last_name(images, image) ? user(image, arg) : NULL;
 	if (who)
 		return kn_fail(err, EBUSY, "image '%.150s' is used by function '%.100s'; remove that "

@@ -27,7 +27,7 @@ const char *tree_show(const char *name, char ret[static 128])
 {
 	size_t n = 0;
 
-	for (; name[n] && n < 120; n++)
+	for (; n < 120 && name[n]; n++)
 		ret[n] = (unsigned char)name[n] < 32 || name[n] == 127 ? '?' : name[n];
 	memcpy(ret + n, name[n] ? "..." : "", name[n] ? 4 : 1);
 	return ret;
