@@ -12,11 +12,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/loop.h"
+#include "machine/channel.h"
 #include "machine/probe.h"
 #include "oci/sandbox_kvm.h"
 
-static char vmm[512], guest[512];
+static char vmm[512], guest[512], denoise[512];
 
 /* One instance and what it told. */
 struct world {
@@ -296,6 +298,126 @@ static void stats_tell_memory_and_time(void **state)
 	leave(&w);
 }
 
+/* ---- denoise, against a median that is computed the slow way ---------------------------------- */
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return (x > y) - (x < y);
+}
+
+static double slow_median(const double *v, int n, int i, int half)
+{
+	double window[101];
+	int edge = kn_min(i, n - 1 - i), reach = kn_min(edge, half);
+	memcpy(window, v + i - reach, (size_t)(2 * reach + 1) * sizeof(double));
+	qsort(window, (size_t)(2 * reach + 1), sizeof(double), by_value);
+	return window[reach];
+}
+
+static void denoise_agrees_with_the_reference(void **state)
+{
+	(void)state;
+	static const int windows[] = { 1, 3, 5, 9, 101 };
+	static const int sizes[] = { 0, 1, 2, 3, 10, 200, 1500 };
+	struct world w;
+	prepare(&w);
+	w.config.image = denoise;
+	begin(&w);
+	for (size_t k = 0; k < KN_ARRAY_LEN(windows) * KN_ARRAY_LEN(sizes); k++) {
+		int window = windows[k % KN_ARRAY_LEN(windows)], n = sizes[k / KN_ARRAY_LEN(windows)];
+		kn_auto(kn_buf_fini) struct kn_buf in = KN_BUF_INIT, out = KN_BUF_INIT;
+		static double v[1500];
+		char path[32];
+
+		for (int i = 0; i < n; i++) {
+			v[i] = (double)((i * 7919 + (int)k) % 1000) / 8 - 30;
+			kn_buf_printf(&in, "%s%.15g", i ? ", " : "[", v[i]);
+		}
+		kn_buf_adds(&in, n ? "]" : "[ ]");
+		for (int i = 0; i < n; i++)
+			kn_buf_printf(&out, "%s%.15g", i ? "," : "[", slow_median(v, n, i, window / 2));
+		kn_buf_adds(&out, n ? "]\n" : "[]\n");
+		snprintf(path, sizeof(path), "/?window=%d", window);
+		call(&w, path, in.ptr);
+		assert_int_equal(w.status, 200);
+		assert_string_equal(w.body.ptr, out.ptr);
+		assert_string_equal(w.type, "application/json");
+	}
+	static const char *const bad[] = { "", "[", "[1,]", "[1 2]", "{}", "[1]x", "[\"a\"]", "[1e999]" };
+	for (size_t i = 0; i < KN_ARRAY_LEN(bad); i++) {
+		call(&w, "/", bad[i]);
+		assert_int_equal(w.status, 400);
+	}
+	static const char *const wrong[] = { "/?window=0", "/?window=4", "/?window=103", "/?window=x",
+		                             "/?window=-1", "/?window=" };
+	for (size_t i = 0; i < KN_ARRAY_LEN(wrong); i++) {
+		call(&w, wrong[i], "[1]");
+		assert_int_equal(w.status, 400);
+		assert_non_null(strstr(w.body.ptr, "odd number"));
+	}
+	leave(&w);
+}
+
+/* ---- a monitor with an API -------------------------------------------------------------------- */
+
+static void config_file_and_channel_socket(void **state)
+{
+	(void)state;
+	char folder[] = "/tmp/kiln-test-XXXXXX", config[128], socket_path[128], text[1200];
+	struct kn_err err = KN_ERR_INIT;
+	struct kn_channel ch;
+	struct kn_buf buf = KN_BUF_INIT;
+	struct kn_bare_message reply, m = { .method = KN_VIEW("POST"), .path = KN_VIEW("/echo"),
+		                            .body = KN_VIEW("over the socket") };
+	struct kn_report report;
+	uint64_t tag;
+	int sock = -1, status, r = -1;
+
+	assert_non_null(mkdtemp(folder));
+	snprintf(config, sizeof(config), "%s/config.json", folder);
+	snprintf(socket_path, sizeof(socket_path), "%s/channel", folder);
+	snprintf(text, sizeof(text), "{\"boot-source\":{\"kernel_image_path\":\"%s\"},"
+	         "\"kiln-channel\":{\"uds_path\":\"%s\"}}", guest, socket_path);
+	assert_ok(kn_write_file(AT_FDCWD, config, text, strlen(text), 0600, &err), &err);
+	pid_t pid = fork();
+	if (pid == 0) {
+		execl(vmm, "kiln-vmm", "--no-api", "--config-file", config, "--level", "error", NULL);
+		_exit(127);
+	}
+	for (int i = 0; i < 500 && r < 0; i++) {
+		r = kn_grant_take(socket_path, &ch, &sock, &err);
+		if (r < 0)
+			usleep(10000);
+	}
+	assert_ok(r, &err);
+	struct kn_channel second;
+	int other;
+	assert_fails(kn_grant_take(socket_path, &second, &other, &err), EBUSY, &err, "another client");
+
+	assert_ok(kn_channel_call(&ch, &m, 5, &err), &err);
+	struct pollfd p = { .fd = ch.note, .events = POLLIN };
+	for (int i = 0; i < 100 && (r = kn_channel_take(&ch, &buf, &reply, &tag, &err)) == 0; i++)
+		poll(&p, 1, 50), kn_channel_awake(&ch);
+	assert_int_equal(r, 1);
+	assert_view(reply.body, "over the socket");
+
+	m.path = KN_VIEW("/divide");
+	assert_ok(kn_channel_call(&ch, &m, 6, &err), &err);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+	bool told = false;
+	while (kn_report_take(sock, &report) == 1)
+		if (report.kind == KN_REPORT_ENDED)
+			told = strstr(report.story, "division error") && strstr(report.json, "\"rip\"");
+	assert_true(told);
+	assert_int_equal(access(socket_path, F_OK), -1);
+	close(sock);
+	kn_channel_fini(&ch);
+	kn_buf_fini(&buf);
+	assert_ok(kn_remove_tree(AT_FDCWD, folder, &err), &err);
+}
+
 /* ---- what does not -------------------------------------------------------------------------- */
 
 static void every_fault_is_told_with_its_address(void **state)
@@ -534,10 +656,11 @@ static void probe_finds_ring_3(void **state)
 
 int main(int argc, char **argv)
 {
-	if (argc != 3)
+	if (argc != 4)
 		return 2;
 	snprintf(vmm, sizeof(vmm), "%s/kiln-vmm", argv[1]);
 	snprintf(guest, sizeof(guest), "%s", argv[2]);
+	snprintf(denoise, sizeof(denoise), "%s", argv[3]);
 	if (access("/dev/kvm", R_OK | W_OK) < 0) {
 		printf("skipped: /dev/kvm may not be used here\n");
 		return 77;
@@ -550,6 +673,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(shells_start_programs_faster),
 		cmocka_unit_test(shell_that_died_is_replaced_by_a_new_process),
 		cmocka_unit_test(stats_tell_memory_and_time),
+		cmocka_unit_test(denoise_agrees_with_the_reference),
+		cmocka_unit_test(config_file_and_channel_socket),
 		cmocka_unit_test(every_fault_is_told_with_its_address),
 		cmocka_unit_test(loop_is_ended_at_the_time_limit),
 		cmocka_unit_test(liar_about_progress_is_ended_by_its_host),

@@ -7,6 +7,7 @@
 
 static const struct kn_verb verbs[] = {
 	{ "doctor", "what this machine can run, and what is missing", kn_verb_doctor },
+	{ "build", "turn C files into the image of a bare function", kn_verb_build },
 	{ "login", "get a token from a node and keep it", kn_verb_login },
 	{ "image import", "put a container image into the node's store", kn_verb_image_import },
 	{ "image list", "images in the node's store", kn_verb_image_list },
