@@ -64,18 +64,28 @@ static void show_isolation(const json_t *kiln)
 	putchar('\n');
 }
 
+/* "1 request", "64 requests" */
+static const char *count(const json_t *obj, const char *key, const char *what, char out[KN_SHORT])
+{
+	long long n = number(obj, key);
+
+	snprintf(out, KN_SHORT, "%lld %s%s", n, what, n == 1 ? "" : "s");
+	return out;
+}
+
 static void show_limits(const json_t *kiln)
 {
 	const json_t *scale = json_object_get(kiln, "scale");
-	char memory[KN_SHORT];
+	char memory[KN_SHORT], vcpus[KN_SHORT], requests[KN_SHORT];
 
 	kn_show_bytes((uint64_t)kn_max(number(kiln, "memoryBytes"), 0LL), memory);
-	printf("%-18s%s of memory, %lld cores, %lld requests at once per instance\n",
-	       "Instance:", memory, number(kiln, "vcpus"), number(kiln, "concurrency"));
+	printf("%-18s%s of memory, %s, %s at once\n", "Instance:", memory,
+	       count(kiln, "vcpus", "vCPU", vcpus),
+	       count(kiln, "concurrency", "request", requests));
 	printf("%-18s%s for an invocation, start and wait included; %s for a start\n",
 	       "Deadlines:", text(kiln, "timeout"), text(kiln, "bootTimeout"));
-	printf("%-18s%lld to %lld instances; %lld requests may wait\n",
-	       "Scale:", number(scale, "min"), number(scale, "max"), number(kiln, "queue"));
+	printf("%-18s%lld to %s; %s may wait\n", "Scale:", number(scale, "min"),
+	       count(scale, "max", "instance", vcpus), count(kiln, "queue", "request", requests));
 }
 
 static void show_life(const json_t *fn, const json_t *kiln)
