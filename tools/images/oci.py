@@ -8,6 +8,7 @@ import io
 import json
 import os
 import tarfile
+import time
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -68,6 +69,7 @@ def write(path, name, roots, config, created):
         layers.append(archive.blob(LAYER, gzip.compress(tar, compresslevel=6, mtime=0)))
     config = archive.blob(CONFIG, compact({
         "architecture": "amd64", "os": "linux", "config": config,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created)),
         "rootfs": {"type": "layers", "diff_ids": diff_ids}}))
     manifest = archive.blob(MANIFEST, compact({
         "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers}))
