@@ -381,26 +381,38 @@ static int read_root(struct load *l, struct kn_err *err)
 	return 0;
 }
 
-int kn_chain_load(const struct kn_chain_config *config, struct kn_chain **ret, struct kn_err *err)
+/* Read the root with ports as the configuration says, or with none opened. */
+static int build(const struct kn_chain_config *config, const struct place *root,
+		 struct kn_chain **ret, struct kn_err *err)
 {
-	kn_auto(kn_buf_fini) struct kn_buf text = KN_BUF_INIT;
-	kn_auto(json_decref) json_t *json = NULL;
 	kn_auto(kn_chain_free) struct kn_chain *chain = calloc(1, sizeof(*chain));
 
 	if (!chain)
 		return kn_fail(err, ENOMEM, "no memory for a chain");
+	struct load load = { .config = config, .chain = chain, .root = *root };
+	int r = read_root(&load, err);
+	if (r < 0)
+		return r;
+	*ret = kn_take_ptr(chain);
+	return 0;
+}
+
+int kn_chain_load(const struct kn_chain_config *config, struct kn_chain **ret, struct kn_err *err)
+{
+	kn_auto(kn_buf_fini) struct kn_buf text = KN_BUF_INIT;
+	kn_auto(json_decref) json_t *json = NULL;
+	kn_auto(kn_chain_free) struct kn_chain *rehearsal = NULL;
+	struct kn_chain_config dry = *config;
+
 	int r = kn_read_file(AT_FDCWD, config->path, CONFIG_MAX, &text, err);
 	if (r == 0)
 		r = kn_yaml_parse(kn_buf_view(&text), config->path, &json, err);
 	if (r < 0)
 		return r;
 	struct source source = { .file = config->path, .text = kn_buf_view(&text) };
-	struct load load = { .config = config,
-			     .chain = chain,
-			     .root = { .source = &source, .value = json } };
-	r = read_root(&load, err);
-	if (r < 0)
-		return r;
-	*ret = kn_take_ptr(chain);
-	return 0;
+	struct place root = { .source = &source, .value = json };
+	/* Dry first: a file that is wrong further down must not have emptied an output file. */
+	dry.dry = true;
+	r = build(&dry, &root, config->dry ? ret : &rehearsal, err);
+	return r < 0 || config->dry ? r : build(config, &root, ret, err);
 }

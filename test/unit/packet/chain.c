@@ -248,6 +248,26 @@ static void what_is_wrong_is_told_with_its_line(void **state)
 	}
 }
 
+static void a_wrong_file_opens_no_port(void **state)
+{
+	struct kn_chain *chain = NULL;
+	struct kn_err err = KN_ERR_INIT;
+
+	(void)state;
+	write_capture();
+	write_text("out.pcap", "precious");
+	int r = load("ports: { in: pcap:in.pcap, out: pcap:out.pcap }\n"
+		     "chain: [ { receive: in }, { send: out }, { map: nat } ]\n",
+		     false, &chain, &err);
+	assert_fails(r, EINVAL, &err, "chain[2].map");
+	FILE *f = fopen(in_folder("out.pcap"), "r");
+	char text[16] = "";
+	assert_non_null(f);
+	assert_non_null(fgets(text, sizeof(text), f));
+	assert_string_equal(text, "precious");
+	fclose(f);
+}
+
 static void files_that_cannot_be_opened_are_told(void **state)
 {
 	struct kn_chain *chain = NULL;
@@ -268,6 +288,7 @@ int main(void)
 		cmocka_unit_test(ports_can_be_replaced),
 		cmocka_unit_test(a_dry_load_opens_nothing),
 		cmocka_unit_test(what_is_wrong_is_told_with_its_line),
+		cmocka_unit_test(a_wrong_file_opens_no_port),
 		cmocka_unit_test(files_that_cannot_be_opened_are_told),
 	};
 	return cmocka_run_group_tests(tests, make_folder, remove_folder);
