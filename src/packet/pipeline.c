@@ -138,6 +138,9 @@ int kn_pipeline_run(struct kn_pipeline *p, const volatile sig_atomic_t *stop, st
 	while (!*stop && (r = kn_pipeline_step(p, err)) >= 0)
 		if (r == 0 && kn_pipeline_ended(p))
 			break;
+	/* The signal that stops us also interrupts a read that waits: that is no failure. */
+	if (r < 0 && *stop && port_failure(p->out, NULL) == 0)
+		r = 0;
 	/* Also after a failure: what went out before it stays. The first story is the one to tell. */
 	if (p->out) {
 		int f = kn_port_flush(p->out, r < 0 ? NULL : err);
