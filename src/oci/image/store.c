@@ -478,7 +478,7 @@ int kn_images_find(struct kn_images *images, struct kn_view reference, struct kn
 
 int kn_images_list(struct kn_images *images, struct kn_image_list *ret, struct kn_err *err)
 {
-	struct list l;
+	struct list l = { .n = 0 }; /* gcc's -O3 does not see that list_copy() fills it */
 
 	pthread_mutex_lock(&images->lock);
 	int r = list_copy(images, &l, err);
