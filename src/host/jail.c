@@ -29,6 +29,25 @@ static int mount_root(const struct kn_jail_config *j, struct kn_err *err)
 	return r;
 }
 
+/* The one place of the root where device nodes work; nothing else is in it. */
+static int make_devices(const struct kn_jail_config *j, struct kn_err *err)
+{
+	static const unsigned long flags = MS_NOSUID | MS_NOEXEC;
+	char dev[512];
+	int r = 0;
+
+	if (!j->devices)
+		return 0;
+	snprintf(dev, sizeof(dev), "%.500s/dev", j->root_dir);
+	if (mkdir(dev, 0755) < 0)
+		return kn_fail(err, errno, "make folder %s: %s", dev, strerror(errno));
+	r = kn_mount("devices", dev, "tmpfs", flags, "size=16k,mode=0755", err);
+	for (size_t i = 0; r == 0 && j->devices[i]; i++)
+		r = kn_device_into(j->root_dir, j->devices[i], j->uid, j->gid, err);
+	return r < 0 ? r : kn_mount(NULL, dev, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | flags, NULL,
+	                            err);
+}
+
 static int make_folders(const struct kn_jail_config *j, struct kn_err *err)
 {
 	char path[512];
@@ -65,6 +84,8 @@ static int enter(void *arg, struct kn_err *err)
 	int r = j->cgroup ? kn_cgroup_add(j->cgroup, 0, err) : 0;
 	if (r == 0)
 		r = mount_root(j, err);
+	if (r == 0)
+		r = make_devices(j, err);
 	if (r == 0)
 		r = make_folders(j, err);
 	if (r == 0)

@@ -19,6 +19,7 @@ struct kn_jail_config {
 	                                      looks empty from outside: the mount is the jail's own */
 	const struct kn_bind *binds;
 	size_t n_binds;
+	const char *const *devices;        /* made anew in /dev for uid, NULL-terminated or NULL */
 	const char *const *folders;        /* empty folders wanted in the root, NULL-terminated or NULL */
 	uid_t uid;
 	gid_t gid;

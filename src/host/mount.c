@@ -58,7 +58,7 @@ static int make_target(const char *path, bool folder, struct kn_err *err)
 int kn_bind_into(const char *root, const struct kn_bind *bind, struct kn_err *err)
 {
 	const char *inside = bind->target ? bind->target : bind->source;
-	unsigned long flags = MS_BIND | MS_REMOUNT | MS_NOSUID;
+	unsigned long flags = MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV;
 	char target[PATH_BYTES];
 	struct stat st;
 
@@ -78,8 +78,26 @@ int kn_bind_into(const char *root, const struct kn_bind *bind, struct kn_err *er
 		return r;
 	/* A bind takes its flags only when it is mounted again: mount(2). */
 	flags |= bind->writable ? 0 : MS_RDONLY;
-	flags |= bind->device ? MS_NOEXEC : MS_NODEV;
 	return kn_mount(NULL, target, NULL, flags, NULL, err);
+}
+
+int kn_device_into(const char *root, const char *source, uid_t uid, gid_t gid, struct kn_err *err)
+{
+	char target[PATH_BYTES];
+	struct stat st;
+
+	if (snprintf(target, sizeof(target), "%s%s", root, source) >= (int)sizeof(target))
+		return kn_fail(err, ENAMETOOLONG, "path too long: %.64s...", source);
+	if (stat(source, &st) < 0)
+		return kn_fail(err, errno, "device %s: %s", source, strerror(errno));
+	if (!S_ISCHR(st.st_mode))
+		return kn_fail(err, ENODEV, "%s is not a device", source);
+	int r = make_parents(target, err);
+	if (r < 0)
+		return r;
+	if (mknod(target, S_IFCHR | 0600, st.st_rdev) < 0 || chown(target, uid, gid) < 0)
+		return kn_fail(err, errno, "make device %s: %s", target, strerror(errno));
+	return 0;
 }
 
 int kn_pivot_root(const char *root, struct kn_err *err)

@@ -27,16 +27,23 @@ struct kn_bind {
 	const char *source;   /* absolute path outside */
 	const char *target;   /* absolute path inside the new root; NULL: the same as source */
 	bool writable;
-	bool device;          /* a device node that must work; else the mount is nodev */
 	bool optional;        /* a missing source is fine */
 };
 
 /**
- * Bind source into root, read-only, nosuid, nodev where bind does not say else. The target is made
+ * Bind source into root, nosuid, nodev and, unless bind says else, read-only. The target is made
  * (an empty file for a file, a folder for a folder) with its parents.
  * Errors  what mkdir, open or mount said; ENAMETOOLONG
  */
 kn_must_use int kn_bind_into(const char *root, const struct kn_bind *bind, struct kn_err *err);
+
+/**
+ * Make a node of the same device as source below root, for uid and gid alone: a device that only
+ * root may open becomes usable without opening it to others. root must not be mounted nodev.
+ * Errors  ENODEV when source is not a device; what mknod said
+ */
+kn_must_use int kn_device_into(const char *root, const char *source, uid_t uid, gid_t gid,
+                               struct kn_err *err);
 
 /**
  * Make root (a mount point) the root of this mount namespace and detach what was there.

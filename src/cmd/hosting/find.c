@@ -106,9 +106,27 @@ static bool has_parts(struct kn_hosting *h, enum kn_class c, const char *const *
 
 static void choose_microvm(struct kn_hosting *h)
 {
-	h->qemu.accel = h->probe.verdict == KN_PROBE_FULL ? KN_QEMU_KVM : KN_QEMU_TCG;
+	static const char *const parts[] = { "QEMU", "guest kernel", "guest initramfs", "mkfs.erofs",
+					     NULL };
+	struct kn_err err = KN_ERR_INIT;
+	bool kvm = h->probe.verdict == KN_PROBE_FULL;
+
+	h->qemu.accel = kvm ? KN_QEMU_KVM : KN_QEMU_TCG;
 	h->security[KN_CLASS_MICROVM] = "guest kernel, QEMU, and a jail around QEMU";
-	refuse(h, KN_CLASS_MICROVM, KN_CLASS_PLANNED, "the driver for QEMU is not built yet");
+	if (!has_parts(h, KN_CLASS_MICROVM, parts))
+		return;
+	if (kn_sandbox_qemu.check(&h->qemu, &err) < 0) {
+		refuse(h, KN_CLASS_MICROVM, KN_CLASS_LACKS, kn_err_text(&err));
+		return;
+	}
+	h->classes[KN_CLASS_MICROVM] = (struct kn_engine_class){
+		.ops = &kn_sandbox_qemu,
+		.driver = &h->qemu,
+		.hypervisor = kvm ? "QEMU with KVM" : "QEMU with TCG",
+		.why = kvm ? "/dev/kvm runs kernels at full speed"
+			   : "/dev/kvm cannot run a kernel here, so QEMU emulates the processor; "
+			     "QEMU gives no security promise for TCG",
+	};
 }
 
 static void choose_bare(struct kn_hosting *h)
@@ -227,6 +245,5 @@ void kn_hosting_use_shells(struct kn_hosting *h, struct kn_shells *shells)
 
 size_t kn_hosting_sweep(const struct kn_hosting *h)
 {
-	(void)h; /* the driver for QEMU brings cgroups */
-	return 0;
+	return h->classes[KN_CLASS_MICROVM].ops ? kn_sandbox_qemu_sweep(&h->qemu) : 0;
 }

@@ -22,18 +22,19 @@ static const struct kn_bind binds[] = {
 	{ .source = "/bin/sleep" },
 	{ .source = "/lib64/ld-linux-x86-64.so.2" },
 	{ .source = "/usr/lib/x86_64-linux-gnu" },
-	{ .source = "/dev/null", .writable = true, .device = true },
 	{ .source = "/no/such/file", .optional = true },
 };
 
 static pid_t start(int *ret_pidfd)
 {
 	const char *argv[] = { "sleep", "100", NULL }, *folders[] = { "/run", NULL };
+	const char *devices[] = { "/dev/null", NULL };
 	struct kn_err err = KN_ERR_INIT;
 	pid_t pid;
 
 	struct kn_jail_config j = { .root_dir = folder, .binds = binds,
 		                    .n_binds = KN_ARRAY_LEN(binds), .folders = folders,
+		                    .devices = devices,
 		                    .uid = 2000123, .gid = 2000123 };
 	struct kn_spawn_config s = { .path = "/bin/sleep", .argv = argv };
 	assert_ok(kn_jail_spawn(&j, &s, &pid, ret_pidfd, &err), &err);
@@ -148,7 +149,13 @@ static void root_has_what_was_bound_and_is_read_only(void **state)
 	assert_int_equal(open(path, O_CREAT | O_WRONLY, 0600), -1);
 	assert_int_equal(errno, EROFS);
 
-	/* Every mount is nosuid, and only the device is not nodev. */
+	/* The device is the jail's own. */
+	struct stat st;
+	snprintf(path, sizeof(path), "/proc/%d/root/dev/null", pid);
+	assert_int_equal(stat(path, &st), 0);
+	assert_true(S_ISCHR(st.st_mode) && (st.st_mode & 0777) == 0600 && st.st_uid == 2000123);
+
+	/* Every mount is read-only and nosuid, and only that of the device is not nodev. */
 	snprintf(path, sizeof(path), "/proc/%d/mounts", pid);
 	assert_int_equal(kn_read_file(AT_FDCWD, path, 1 << 16, &text, NULL), 0);
 	struct kn_view rest = kn_buf_view(&text), line;
@@ -157,10 +164,11 @@ static void root_has_what_was_bound_and_is_read_only(void **state)
 		char l[512];
 		snprintf(l, sizeof(l), "%.*s", (int)line.len, line.ptr);
 		assert_non_null(strstr(l, "nosuid"));
-		assert_true(strstr(l, "nodev") || strstr(l, "/dev/null"));
+		assert_non_null(strstr(l, " ro,"));
+		assert_true(strstr(l, "nodev") || strstr(l, " /dev "));
 		mounts++;
 	}
-	assert_int_equal(mounts, 5);   /* the root and four binds */
+	assert_int_equal(mounts, 5);   /* the root, the device's, three binds */
 	kn_buf_fini(&text);
 	stop(pid, pidfd);
 }

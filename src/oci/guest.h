@@ -1,0 +1,38 @@
+/*
+ * What makes a Linux guest ready for the agent, and for a function: kernel file systems, drivers, the
+ * port to the host, the function's root, clock, entropy, loopback. Called by kiln-agent as the first
+ * process of a guest, nowhere else.
+ *
+ * Thread  the only one
+ */
+#pragma once
+
+#include "base/str.h"
+
+/**
+ * From the initramfs to a machine that can reach its host: /proc, /sys, /dev, drivers from /modules
+ * in the order of /modules/order, loopback. Errors: what failed; the guest is of no use then.
+ */
+kn_must_use int kn_guest_boot(struct kn_err *err);
+
+/**
+ * Open the virtio-serial port that is named so ("kiln.agent"), non-blocking.
+ * Errors  ENODEV; what open said
+ */
+kn_must_use int kn_guest_port(const char *name, struct kn_err *err);
+
+/**
+ * Make the image the root: /dev/vda (erofs) with a writable layer in memory, /proc, /sys, /dev, /tmp
+ * and what programs expect beside them. The initramfs is emptied: nothing of it is needed any more.
+ *
+ * hostname  of the guest; empty: "kiln"
+ *
+ * Errors  what mount said, as the author of an image would understand it
+ */
+kn_must_use int kn_guest_root(struct kn_view hostname, struct kn_err *err);
+
+/** Set the wall clock and stir entropy in. Failures are left alone: a guest runs without. */
+void kn_guest_greet(uint64_t wall_ns, struct kn_view entropy);
+
+/** Power off; does not return. */
+_Noreturn void kn_guest_power_off(void);

@@ -1,0 +1,56 @@
+/* Shared by the tests that run guests: an image, a sandbox, its events, and a small HTTP client. */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/loop.h"
+#include "oci/sandbox_qemu.h"
+
+enum { GUEST_SECONDS = 120 };   /* for anything in a guest: TCG on a busy machine is slow */
+
+struct guest {
+	struct kn_sandbox *sb;
+	bool ready, ended;
+	struct kn_err why;
+	struct kn_buf log[4];           /* by stream; lines end with newline */
+	char run_dir[128];
+};
+
+extern struct kn_loop *guest_loop;
+extern struct kn_sandbox_qemu_config guest_driver;
+extern char guest_folder[64];           /* temporary; image.erofs is in it */
+
+/** Make folder, loop and image out of build/... ; argv[1] is the build folder. 0, or exit code. */
+int guest_setup(const char *build);
+void guest_teardown(void);
+
+/** A configuration of the given command, contract HTTP on port 8080. */
+struct kn_sandbox_config guest_config(const char *const *argv);
+
+/** Start and run the loop until it is ready or has ended. */
+void guest_start(struct guest *g, struct kn_sandbox_config *config);
+
+/** Run the loop until *flag. Fails the test after GUEST_SECONDS. */
+void guest_wait(const bool *flag);
+
+/** Stop it and check that nothing is left behind. */
+void guest_stop(struct guest *g, uint64_t grace_ms);
+/** The same for one that ended already. */
+void guest_check_gone(struct guest *g);
+
+struct reply {
+	int status;                     /* 0: none came */
+	struct kn_buf body;
+	bool complete, done;
+	struct kn_err err;
+};
+
+/** One request over a new stream; body may be NULL. */
+void guest_ask(struct guest *g, const char *method, const char *path, const void *body, size_t len,
+               struct reply *ret);
+/** Begin one; wait for ret->done. */
+struct kn_http_client *guest_begin(struct guest *g, const char *method, const char *path,
+                                   int64_t length, struct reply *ret);
+void reply_fini(struct reply *r);
+
+bool log_has(const struct guest *g, enum kn_stream stream, const char *text);
