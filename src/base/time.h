@@ -23,6 +23,14 @@ uint64_t kn_wall_ns(void);
 /** CPU time of the calling thread in nanoseconds, for benchmarks and budgets. */
 uint64_t kn_cpu_ns(void);
 
+/**
+ * The rate of this machine's time stamp counter in kHz, measured once against CLOCK_MONOTONIC_RAW:
+ * the first call takes 20 ms. 0 where there is none (not x86).
+ *
+ * Thread  any
+ */
+uint64_t kn_tsc_khz(void);
+
 enum { KN_RFC3339_LEN = 32 };
 
 /** "2026-01-31T12:00:00.123Z" of wall_ns into out. */

@@ -548,6 +548,7 @@ static int qemu_check(const void *driver, struct kn_err *err)
 		            "virtualization", strerror(errno));
 	if (r == 0)
 		r = kn_jail_check(err);
+	(void)kn_tsc_khz();   /* measured now, not in the loop at the first start */
 	return r < 0 ? r : kn_cgroup_find("/proc/self/mountinfo", &host, err);
 }
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/time.h"
 #include "host/jail.h"
 #include "oci/sandbox/qemu.h"
 
@@ -35,6 +36,21 @@ static void add(struct arguments *a, const char *option, const char *value)
 	}
 }
 
+/*
+ * Under TCG the guest's time stamp counter is the host's, and the kernel measures it against an
+ * emulated PIT. When the host is busy that measurement fails ("Unable to calibrate against PIT"),
+ * and the kernel then waits forever for a tick to calibrate the local APIC's timer with: 3 of 12
+ * boots hung beside two busy loops on two cores, 0 of 20 with the rate given (2026-11-28).
+ */
+static const char *command_line(struct arguments *a, bool kvm)
+{
+	uint64_t khz = kvm ? 0 : kn_tsc_khz();
+
+	if (!khz)
+		return CMDLINE;
+	return kn_arena_printf(&a->arena, "%s tsc_early_khz=%llu", CMDLINE, (unsigned long long)khz);
+}
+
 static void add_machine(struct arguments *a, const struct qemu *q, uint32_t vcpus)
 {
 	bool kvm = q->config->accel == KN_QEMU_KVM;
@@ -54,7 +70,7 @@ static void add_machine(struct arguments *a, const struct qemu *q, uint32_t vcpu
 	add(a, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 	add(a, "-kernel", "/guest/kernel");
 	add(a, "-initrd", "/guest/initramfs");
-	add(a, "-append", CMDLINE);
+	add(a, "-append", command_line(a, kvm));
 }
 
 /* The image comes as a descriptor, so that its folder may be closed to the jail's user. */

@@ -30,6 +30,26 @@ static void fake_clock_moves_only_by_hand(void **state)
 	assert_true(kn_wall_ns() > 2005);
 }
 
+static void rate_of_the_time_stamp_counter_is_the_kernels(void **state)
+{
+	(void)state;
+	uint64_t khz = kn_tsc_khz();
+
+#if defined(__x86_64__)
+	/* two counts of the same 20 ms cannot be a thousandth apart */
+	unsigned long long before = __builtin_ia32_rdtsc();
+	uint64_t from = kn_now_ns();
+	while (kn_now_ns() - from < 20 * KN_NS_PER_MS)
+		;
+	uint64_t ticks = __builtin_ia32_rdtsc() - before, took = kn_now_ns() - from;
+	uint64_t again = ticks * KN_NS_PER_MS / took;
+	assert_in_range(khz, again - again / 1000, again + again / 1000);
+#else
+	assert_int_equal(khz, 0);
+#endif
+	assert_int_equal(kn_tsc_khz(), khz);   /* measured once */
+}
+
 static void times_print_and_parse(void **state)
 {
 	(void)state;
@@ -113,6 +133,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(clocks_move_forward),
 		cmocka_unit_test(fake_clock_moves_only_by_hand),
+		cmocka_unit_test(rate_of_the_time_stamp_counter_is_the_kernels),
 		cmocka_unit_test(times_print_and_parse),
 		cmocka_unit_test(the_last_representable_time_prints),
 		cmocka_unit_test(bad_times_are_refused),
