@@ -28,6 +28,10 @@ static const struct field {
 	NUMBER_FIELD(13, max_reply_bytes),  NUMBER_FIELD(14, signal),
 	NUMBER_FIELD(15, grace_ms),    NUMBER_FIELD(16, stream),
 	NUMBER_FIELD(17, status),      TEXT_FIELD(18, text),
+	LIST_FIELD(19, file_paths),    LIST_FIELD(20, file_modes),
+	LIST_FIELD(21, file_bytes),    TEXT_FIELD(22, address),
+	TEXT_FIELD(23, gateway),       TEXT_FIELD(24, dns),
+	NUMBER_FIELD(25, read_only_root), NUMBER_FIELD(26, max_pids),
 #undef NUMBER_FIELD
 #undef TEXT_FIELD
 #undef LIST_FIELD

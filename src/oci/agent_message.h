@@ -41,7 +41,17 @@ struct kn_agent_message {
 	size_t n_argv;
 	struct kn_view *env;
 	size_t n_env;
+	struct kn_view *file_paths;  /* files to make, beside their modes ("0440") and contents; */
+	size_t n_file_paths;         /* the three lists have one length */
+	struct kn_view *file_modes;
+	size_t n_file_modes;
+	struct kn_view *file_bytes;
+	size_t n_file_bytes;
 	struct kn_view hostname, cwd, user, ready_path;
+	struct kn_view address;      /* of the guest's interface, "10.0.0.2/30"; empty: no network */
+	struct kn_view gateway, dns; /* IPv4 addresses */
+	uint64_t read_only_root;     /* 1: the root cannot be written to */
+	uint64_t max_pids;           /* of the function; 0: no limit */
 	uint64_t contract;           /* enum kn_contract */
 	uint64_t port;
 	uint64_t ready_timeout_ms, time_limit_ms, max_reply_bytes;

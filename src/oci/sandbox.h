@@ -14,6 +14,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/loop.h"
@@ -24,6 +25,15 @@ enum kn_contract {
 	KN_CONTRACT_STDIO,    /* one process a request: body on standard input, reply on output */
 	KN_CONTRACT_MESSAGE,  /* bare: request and reply in rings */
 };
+
+/** A file that is put into the function's root, in memory, before it starts: a secret. */
+struct kn_sandbox_file {
+	const char *path;           /* absolute, in the function's root; its folders are made */
+	struct kn_view bytes;
+	uint32_t mode;              /* permission bits; the function's user owns it */
+};
+
+struct kn_egress;              /* host/egress.h: what a function's network reaches */
 
 /** Everything is borrowed until start() returns, except the events' arg. */
 struct kn_sandbox_config {
@@ -37,8 +47,16 @@ struct kn_sandbox_config {
 	enum kn_contract contract;
 	uint16_t port;              /* contract HTTP: where the function listens, usually 8080 */
 	const char *ready_path;     /* contract HTTP: GET must answer 2xx; NULL: port accepts */
+	const struct kn_sandbox_file *files;
+	size_t n_files;
+	bool read_only_root;        /* the function cannot write to its root */
 	uint64_t memory_bytes;      /* guest memory */
 	uint32_t vcpus;
+	uint32_t cpu_milli;         /* CPU time in thousandths of a core; 0: as many as vcpus says */
+	uint32_t max_pids;          /* processes and threads of the function; 0: the driver's default */
+	const struct kn_egress *egress; /* NULL: the function has no network */
+	bool snapshot;              /* start from a snapshot of the started function, when there is one,
+	                             * and make one when not; a driver without snapshots ignores it */
 	uint64_t boot_timeout_ms;   /* start() to the agent's hello (bare: to the first request wait) */
 	uint64_t ready_timeout_ms;  /* function's start to ready */
 	uint64_t max_reply_bytes;   /* a larger reply of a stdio or message function is an error */

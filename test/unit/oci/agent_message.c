@@ -6,12 +6,17 @@ static void every_field_survives_the_way(void **state)
 {
 	struct kn_view argv[] = { KN_VIEW("/bin/app"), KN_VIEW(""), KN_VIEW("--x") };
 	struct kn_view env[] = { KN_VIEW("A=\xff\xfe") };
+	struct kn_view paths[] = { KN_VIEW("/var/openfaas/secrets/key") };
+	struct kn_view modes[] = { KN_VIEW("0440") }, bytes[] = { KN_VIEW("s\0t") };
 	struct kn_agent_message in = {
 		.type = KN_AGENT_CONFIGURE, .wall_ns = 1, .entropy = KN_VIEW("e\0e"), .argv = argv,
 		.n_argv = 3, .env = env, .n_env = 1, .hostname = KN_VIEW("h"), .cwd = KN_VIEW("/c"),
 		.user = KN_VIEW("u:g"), .ready_path = KN_VIEW("/r"), .contract = 1, .port = 8080,
 		.ready_timeout_ms = 3, .time_limit_ms = 4, .max_reply_bytes = UINT64_MAX,
-		.signal = 15, .grace_ms = 5, .stream = 2, .status = 6, .text = KN_VIEW("t"),
+		.file_paths = paths, .n_file_paths = 1, .file_modes = modes, .n_file_modes = 1,
+		.file_bytes = bytes, .n_file_bytes = 1, .address = KN_VIEW("10.0.0.2/30"),
+		.gateway = KN_VIEW("10.0.0.1"), .dns = KN_VIEW("10.0.0.3"), .read_only_root = 1,
+		.max_pids = 7, .signal = 15, .grace_ms = 5, .stream = 2, .status = 6, .text = KN_VIEW("t"),
 	};
 	struct kn_agent_message out;
 	struct kn_err err = KN_ERR_INIT;
@@ -34,6 +39,17 @@ static void every_field_survives_the_way(void **state)
 	assert_view(out.cwd, "/c");
 	assert_view(out.user, "u:g");
 	assert_view(out.ready_path, "/r");
+	assert_int_equal(out.n_file_paths, 1);
+	assert_view(out.file_paths[0], "/var/openfaas/secrets/key");
+	assert_int_equal(out.n_file_modes, 1);
+	assert_view(out.file_modes[0], "0440");
+	assert_int_equal(out.n_file_bytes, 1);
+	assert_int_equal(out.file_bytes[0].len, 3);
+	assert_view(out.address, "10.0.0.2/30");
+	assert_view(out.gateway, "10.0.0.1");
+	assert_view(out.dns, "10.0.0.3");
+	assert_int_equal(out.read_only_root, 1);
+	assert_int_equal(out.max_pids, 7);
 	assert_view(out.text, "t");
 	assert_int_equal(out.wall_ns, 1);
 	assert_int_equal(out.contract, 1);
