@@ -90,6 +90,8 @@ struct kn_engine_image {
 	const char *const *argv; /* NULL-terminated; NULL for bare */
 	const char *const *env;	 /* NULL-terminated "NAME=value"; NULL for none */
 	const char *cwd, *user;	 /* of the OCI configuration; may be NULL */
+	const struct kn_sandbox_file *files; /* the secrets that it names, each as a file */
+	size_t n_files;
 };
 
 /**

@@ -77,6 +77,8 @@ struct kn_function {
 	uint64_t boot_timeout_ms;     /* kiln.boot-timeout: start to ready */
 	uint64_t memory_bytes;        /* limits.memory */
 	uint32_t vcpus;               /* limits.cpu, rounded up */
+	uint32_t cpu_milli;           /* limits.cpu in thousandths of a core; 0: nothing was said */
+	uint32_t max_pids;            /* kiln.pids: processes and threads; 0: the driver's default */
 
 	uint64_t created_ns;          /* wall clock; set by kn_function_parse() */
 	unsigned refs;

@@ -178,8 +178,13 @@ static struct kn_sandbox_config sandbox_config(const struct kn_pool *p, const ch
 		.contract = fn->contract,
 		.port = fn->port,
 		.ready_path = fn->ready_path,
+		.files = p->config.files,
+		.n_files = p->config.n_files,
+		.read_only_root = fn->read_only_root,
 		.memory_bytes = fn->memory_bytes,
 		.vcpus = fn->vcpus,
+		.cpu_milli = fn->cpu_milli,
+		.max_pids = fn->max_pids,
 		.boot_timeout_ms = fn->boot_timeout_ms,
 		.ready_timeout_ms = fn->boot_timeout_ms,
 		.max_reply_bytes = p->config.max_reply_bytes,
@@ -395,6 +400,24 @@ static const char *const *copy_list(struct kn_arena *a, const char *const *list,
 	return to;
 }
 
+static const struct kn_sandbox_file *copy_files(struct kn_arena *a,
+						const struct kn_pool_config *from, bool *failed)
+{
+	if (from->n_files == 0)
+		return NULL;
+	struct kn_sandbox_file *to = kn_arena_alloc(a, from->n_files * sizeof(*to));
+	*failed |= !to;
+	for (size_t i = 0; to && i < from->n_files; i++) {
+		const struct kn_sandbox_file *f = &from->files[i];
+		char *bytes = kn_arena_copy(a, f->bytes.ptr, f->bytes.len);
+		*failed |= !bytes;
+		to[i] = (struct kn_sandbox_file){ .path = copy(a, f->path, failed),
+						  .bytes = { bytes, f->bytes.len },
+						  .mode = f->mode };
+	}
+	return to;
+}
+
 static uint32_t concurrency_of(const struct kn_function *fn)
 {
 	if (fn->concurrency)
@@ -425,6 +448,7 @@ int kn_pool_new(const struct kn_pool_config *config, struct kn_pool **ret, struc
 	p->config.env = copy_list(&p->arena, config->env, &failed);
 	p->config.cwd = copy(&p->arena, config->cwd, &failed);
 	p->config.user = copy(&p->arena, config->user, &failed);
+	p->config.files = copy_files(&p->arena, config, &failed);
 	p->config.run_dir = copy(&p->arena, config->run_dir, &failed);
 	p->concurrency = concurrency_of(config->fn);
 	p->drain.call = on_drain_over;

@@ -74,6 +74,8 @@ struct kn_pool_config {
 	const char *image;
 	const char *const *argv, *const *env;
 	const char *cwd, *user;
+	const struct kn_sandbox_file *files; /* put into each instance; copied */
+	size_t n_files;
 	const char *run_dir; /* absolute; copied */
 	uint64_t max_reply_bytes;
 	uint64_t stop_grace_ms, drain_ms;

@@ -21,6 +21,8 @@ struct kn_fake {
 	const char *end_before_ready; /* reason to end with in place of ready; NULL: gets ready */
 	bool never_ready;
 	int refuse_connect; /* errno that connect() fails with */
+	/** What a start was asked for; may be NULL. */
+	void (*started)(const struct kn_sandbox_config *config, void *arg);
 	/** The function's end of a new connection; the callee owns fd (non-blocking). */
 	void (*serve)(struct kn_sandbox *sb, int fd, void *arg);
 	/** One message; the reply may be given later, by done. 0 or -errno. */

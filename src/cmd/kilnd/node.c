@@ -233,6 +233,8 @@ static int open_state_parts(struct kn_node *n, struct kn_err *err)
 		r = open_auth(n, err);
 	if (r == 0)
 		r = kn_images_open(&images, &n->images, err);
+	if (r == 0 && kn_images_trouble(n->images))
+		kn_log(KN_WARN, "images are left out", KN_S("why", kn_images_trouble(n->images)));
 	return r;
 }
 

@@ -18,6 +18,7 @@ enum {
 	MAX_QUEUE = 65536,
 	MAX_SCALE = 1000,
 	MAX_VCPUS = 32,
+	MAX_PIDS = 65536,
 	DEFAULT_TIMEOUT_MS = 60 * 1000,
 	DEFAULT_BOOT_TIMEOUT_MS = 60 * 1000,
 	MAX_TIMEOUT_MS = 24 * 3600 * 1000,
@@ -167,6 +168,16 @@ static int read_queue(struct kn_function *fn, const char *value, struct kn_err *
 	return r;
 }
 
+static int read_pids(struct kn_function *fn, const char *value, struct kn_err *err)
+{
+	uint64_t v = 0;
+
+	int r = read_number(value, 1, MAX_PIDS, &v, err);
+	if (r == 0)
+		fn->max_pids = (uint32_t)v;
+	return r;
+}
+
 static int read_timeout(struct kn_function *fn, const char *value, struct kn_err *err)
 {
 	return read_duration(value, &fn->timeout_ms, err);
@@ -188,6 +199,7 @@ static const struct {
 	{ "kiln.auth", read_auth },
 	{ "kiln.concurrency", read_concurrency },
 	{ "kiln.queue", read_queue },
+	{ "kiln.pids", read_pids },
 	{ "kiln.timeout", read_timeout },
 	{ "kiln.boot-timeout", read_boot_timeout },
 };
@@ -250,6 +262,7 @@ static int read_limits(struct kn_function *fn, struct kn_err *err)
 		return kn_fail(err, EINVAL, "limits.cpu: '%.64s' is not above 0 and at most %d cores",
 		               fn->limits.cpu, MAX_VCPUS);
 	fn->vcpus = (uint32_t)((millicores + 999) / 1000);
+	fn->cpu_milli = fn->limits.cpu ? (uint32_t)millicores : 0;
 	return 0;
 }
 

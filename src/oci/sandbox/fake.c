@@ -60,12 +60,15 @@ static int fake_check(const void *driver, struct kn_err *err)
 }
 
 static int fake_start_as(const struct kn_sandbox_ops *ops, struct kn_loop *loop, const void *driver,
+			 const struct kn_sandbox_config *config,
 			 const struct kn_sandbox_events *events, struct kn_sandbox **ret,
 			 struct kn_err *err)
 {
 	struct kn_fake *fake = ((const struct kn_fake_driver *)driver)->fake;
 
 	fake->starts++;
+	if (fake->started)
+		fake->started(config, fake->arg);
 	if (fake->refuse_start)
 		return kn_fail(err, fake->refuse_start, "start of the fake: %s",
 			       strerror(fake->refuse_start));
@@ -94,8 +97,7 @@ static int fake_start(struct kn_loop *loop, const void *driver,
 		      const struct kn_sandbox_events *events, struct kn_sandbox **ret,
 		      struct kn_err *err)
 {
-	(void)config;
-	return fake_start_as(&kn_sandbox_fake, loop, driver, events, ret, err);
+	return fake_start_as(&kn_sandbox_fake, loop, driver, config, events, ret, err);
 }
 
 static int fake_start_message(struct kn_loop *loop, const void *driver,
@@ -103,8 +105,7 @@ static int fake_start_message(struct kn_loop *loop, const void *driver,
 			      const struct kn_sandbox_events *events, struct kn_sandbox **ret,
 			      struct kn_err *err)
 {
-	(void)config;
-	return fake_start_as(&kn_sandbox_fake_message, loop, driver, events, ret, err);
+	return fake_start_as(&kn_sandbox_fake_message, loop, driver, config, events, ret, err);
 }
 
 static int fake_connect(struct kn_sandbox *sb, int *ret_fd, struct kn_err *err)

@@ -31,7 +31,7 @@ static const char FULL[] =
 	"\"labels\":{\"com.openfaas.scale.min\":\"1\",\"com.openfaas.scale.max\":\"8\",\"tier\":\"a\"},"
 	"\"annotations\":{\"topic\":\"readings\",\"kiln.class\":\"microvm\",\"kiln.contract\":\"http\","
 	"\"kiln.port\":\"9000\",\"kiln.ready-path\":\"/_/ready\",\"kiln.concurrency\":\"7\","
-	"\"kiln.queue\":\"9\",\"kiln.timeout\":\"2m30s\",\"kiln.boot-timeout\":\"5s\","
+	"\"kiln.queue\":\"9\",\"kiln.pids\":\"50\",\"kiln.timeout\":\"2m30s\",\"kiln.boot-timeout\":\"5s\","
 	"\"kiln.auth\":\"open\"},"
 	"\"limits\":{\"memory\":\"128Mi\",\"cpu\":\"1500m\"},\"requests\":{\"memory\":\"64Mi\"},"
 	"\"readOnlyRootFilesystem\":true}";
@@ -65,6 +65,8 @@ static void everything_is_read(void **state)
 	assert_int_equal(fn->boot_timeout_ms, 5000);
 	assert_int_equal(fn->memory_bytes, 128 << 20);
 	assert_int_equal(fn->vcpus, 2);
+	assert_int_equal(fn->cpu_milli, 1500);
+	assert_int_equal(fn->max_pids, 50);
 }
 
 static void image_alone_is_enough(void **state)
@@ -171,6 +173,7 @@ static void bad_deployments_are_refused_with_a_reason(void **state)
 		{ A("kiln.auth", "none"), "token, open" },
 		{ A("kiln.concurrency", "0"), "1 to 4096" },
 		{ A("kiln.queue", "-1"), "0 to 65536" },
+		{ A("kiln.pids", "0"), "1 to 65536" },
 		{ A("kiln.timeout", "0"), "duration" },
 		{ A("kiln.timeout", "25h"), "24h" },
 		{ A("kiln.timeout", "soon"), "such as 30s" },

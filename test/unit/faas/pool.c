@@ -7,6 +7,9 @@ static struct {
 	struct kn_err why;
 	struct kn_instance *newest;
 	char line[64];
+	bool read_only_root;
+	uint32_t cpu_milli, max_pids, file_mode;
+	char file_path[64], file_text[64];
 	int accepted[8];
 	int n_accepted;
 } saw;
@@ -42,8 +45,11 @@ static void on_empty(struct kn_pool *p, void *arg)
 	saw.empty++;
 }
 
+/* The caller's copy of what it puts into instances may be gone when one starts. */
 static struct kn_pool *make_pool(struct kn_function *fn)
 {
+	char bytes[] = "hunter2", path[] = "/var/openfaas/secrets/key";
+	struct kn_sandbox_file file = { path, { bytes, 7 }, 0440 };
 	struct kn_err err = KN_ERR_INIT;
 	struct kn_pool *p;
 	struct kn_pool_config config = {
@@ -52,6 +58,8 @@ static struct kn_pool *make_pool(struct kn_function *fn)
 		.driver = &play.driver,
 		.fn = fn,
 		.image = "/image",
+		.files = &file,
+		.n_files = 1,
 		.run_dir = play.dir,
 		.max_reply_bytes = 1000,
 		.stop_grace_ms = 10,
@@ -62,6 +70,8 @@ static struct kn_pool *make_pool(struct kn_function *fn)
 	saw = (typeof(saw)){ .ready = 0 };
 	assert_ok(kn_pool_new(&config, &p, &err), &err);
 	kn_function_unref(fn);
+	memset(bytes, 0, sizeof(bytes));
+	memset(path, 0, sizeof(path));
 	return p;
 }
 
@@ -106,6 +116,39 @@ static void instance_has_a_folder_from_start_to_end(void **state)
 	assert_string_equal(saw.why.text, "killed by a test");
 	assert_int_equal(play_folders(), 0);
 	assert_int_equal(kn_pool_count(p), 0);
+	end_pool(p);
+}
+
+static void on_started(const struct kn_sandbox_config *c, void *arg)
+{
+	(void)arg;
+	saw.read_only_root = c->read_only_root;
+	saw.cpu_milli = c->cpu_milli;
+	saw.max_pids = c->max_pids;
+	assert_int_equal(c->n_files, 1);
+	saw.file_mode = c->files[0].mode;
+	snprintf(saw.file_path, sizeof(saw.file_path), "%s", c->files[0].path);
+	snprintf(saw.file_text, sizeof(saw.file_text), "%.*s", (int)c->files[0].bytes.len,
+		 c->files[0].bytes.ptr);
+}
+
+static void driver_hears_limits_and_files(void **state)
+{
+	struct kn_function *fn = play_function("hello");
+
+	(void)state;
+	fn->read_only_root = true;
+	fn->cpu_milli = 250;
+	fn->max_pids = 20;
+	play.fake.started = on_started;
+	struct kn_pool *p = make_pool(fn);
+	start_one(p);
+	assert_true(saw.read_only_root);
+	assert_int_equal(saw.cpu_milli, 250);
+	assert_int_equal(saw.max_pids, 20);
+	assert_int_equal(saw.file_mode, 0440);
+	assert_string_equal(saw.file_path, "/var/openfaas/secrets/key");
+	assert_string_equal(saw.file_text, "hunter2");
 	end_pool(p);
 }
 
@@ -233,6 +276,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		PLAY(instance_has_a_folder_from_start_to_end),
+		PLAY(driver_hears_limits_and_files),
 		PLAY(start_that_is_refused_leaves_nothing),
 		PLAY(pick_takes_the_least_busy_and_stops_at_the_limit),
 		PLAY(kept_connections_are_used_again_and_forgotten_when_closed),
