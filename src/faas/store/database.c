@@ -1,8 +1,10 @@
 #include "faas/store/database.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <openssl/evp.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -23,19 +25,27 @@ static const char *const MIGRATIONS[] = {
 	" STRICT;"
 	"CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL, changed INTEGER NOT NULL)"
 	" STRICT;",
+	"ALTER TABLE function ADD COLUMN sum INTEGER; UPDATE function SET sum = kn_sum(name, value);"
+	"ALTER TABLE client ADD COLUMN sum INTEGER; UPDATE client SET sum = kn_sum(name, value);"
+	"ALTER TABLE setting ADD COLUMN sum INTEGER; UPDATE setting SET sum = kn_sum(name, value);",
 };
 
 /* enum kn_table, enum db_query */
 static const char *const QUERIES[DB_TABLES][DB_QUERIES] = {
 #define QUERIES_OF(table)                                                                          \
-	{ "INSERT INTO " table " (name, value, changed) VALUES (?1, ?2, unixepoch())"              \
-	  " ON CONFLICT (name) DO UPDATE SET value = ?2, changed = unixepoch()",                   \
+	{ "INSERT INTO " table " (name, value, changed, sum)"                                      \
+	  " VALUES (?1, ?2, unixepoch(), kn_sum(?1, ?2))"                                          \
+	  " ON CONFLICT (name) DO UPDATE SET value = ?2, changed = unixepoch(),"                   \
+	  " sum = kn_sum(?1, ?2)",                                                                 \
 	  "DELETE FROM " table " WHERE name = ?1", "SELECT value FROM " table " WHERE name = ?1",  \
-	  "SELECT name, value FROM " table " ORDER BY name" }
+	  "SELECT name, value FROM " table " ORDER BY name",                                       \
+	  "SELECT name FROM " table " WHERE sum IS NOT kn_sum(name, value) LIMIT 1" }
 	QUERIES_OF("function"),
 	QUERIES_OF("client"),
 	QUERIES_OF("setting"),
 };
+
+static const char *const TABLES[DB_TABLES] = { "function", "client", "setting" };
 
 static int errno_of(int code)
 {
@@ -129,6 +139,42 @@ static int check_pages(struct kn_database *db, struct kn_err *err)
 	return failed(db, code == SQLITE_ROW ? SQLITE_CORRUPT : code, "check the database", err);
 }
 
+/*
+ * SQLite finds pages whose structure is broken, not a byte that changed in a value: each row carries
+ * a sum of itself, 63 bits of its SHA-256.
+ */
+static void sum_of_row(sqlite3_context *context, int n, sqlite3_value **values)
+{
+	unsigned char digest[EVP_MAX_MD_SIZE];
+	uint64_t sum;
+	EVP_MD_CTX *md = EVP_MD_CTX_new();
+	bool good = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1;
+
+	for (int i = 0; i < n && good; i++) {
+		const void *text = sqlite3_value_blob(values[i]);
+		uint32_t len = (uint32_t)sqlite3_value_bytes(values[i]);
+		good = EVP_DigestUpdate(md, &len, sizeof(len)) == 1 &&
+		       EVP_DigestUpdate(md, text, len) == 1;
+	}
+	good = good && EVP_DigestFinal_ex(md, digest, NULL) == 1;
+	EVP_MD_CTX_free(md);
+	if (!good) {
+		sqlite3_result_error_nomem(context);
+		return;
+	}
+	memcpy(&sum, digest, sizeof(sum));
+	sqlite3_result_int64(context, (sqlite3_int64)(le64toh(sum) >> 1));
+}
+
+static int add_functions(struct kn_database *db, struct kn_err *err)
+{
+	int code = sqlite3_create_function(db->handle, "kn_sum", 2,
+	                                   SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_DIRECTONLY,
+	                                   NULL, sum_of_row, NULL, NULL);
+
+	return code == SQLITE_OK ? 0 : failed(db, code, "open the database", err);
+}
+
 static int migrate_one(struct kn_database *db, size_t version, struct kn_err *err)
 {
 	char pragma[96];
@@ -214,6 +260,58 @@ static int set_journal(struct kn_database *db, struct kn_err *err)
 	           "open the database", err);
 }
 
+static int query(struct kn_database *db, enum kn_table table, enum db_query q, struct kn_view name,
+                 sqlite3_stmt **ret, struct kn_err *err)
+{
+	sqlite3_stmt **st = &db->query[table][q];
+
+	if (!*st) {
+		int code = sqlite3_prepare_v3(db->handle, QUERIES[table][q], -1,
+		                              SQLITE_PREPARE_PERSISTENT, st, NULL);
+		if (code != SQLITE_OK)
+			return failed(db, code, "prepare a query", err);
+	}
+	/* The caller's bytes outlive the step: finish() unbinds them. */
+	if (q != DB_EACH && q != DB_SPOILED && sqlite3_bind_text(*st, 1, name.ptr ? name.ptr : "", (int)name.len,
+	                                      SQLITE_STATIC) != SQLITE_OK)
+		return failed(db, sqlite3_errcode(db->handle), "bind a name", err);
+	*ret = *st;
+	return 0;
+}
+
+static void finish(sqlite3_stmt *st)
+{
+	sqlite3_reset(st);
+	sqlite3_clear_bindings(st);
+}
+
+static struct kn_view column(sqlite3_stmt *st, int i)
+{
+	const void *ptr = sqlite3_column_blob(st, i);
+
+	return (struct kn_view){ ptr, (size_t)sqlite3_column_bytes(st, i) };
+}
+
+static int check_rows(struct kn_database *db, enum kn_table table, struct kn_err *err)
+{
+	sqlite3_stmt *st;
+
+	int r = query(db, table, DB_SPOILED, KN_VIEW_NULL, &st, err);
+	if (r < 0)
+		return r;
+	int code = sqlite3_step(st);
+	if (code == SQLITE_ROW) {
+		struct kn_view name = column(st, 0);
+		r = kn_fail(err, EUCLEAN, "the stored %s '%.*s' is damaged%s", TABLES[table],
+		            (int)kn_min(name.len, (size_t)KN_STORE_MAX_NAME), name.ptr,
+		            advice_for(SQLITE_CORRUPT));
+	} else if (code != SQLITE_DONE) {
+		r = failed(db, code, "check the database", err);
+	}
+	finish(st);
+	return r;
+}
+
 static int prepare(struct kn_database *db, struct kn_err *err)
 {
 	sqlite3_int64 version;
@@ -225,7 +323,13 @@ static int prepare(struct kn_database *db, struct kn_err *err)
 		r = set_journal(db, err);
 	if (r == 0)
 		r = check_pages(db, err);
-	return r == 0 ? migrate(db, version, err) : r;
+	if (r == 0)
+		r = add_functions(db, err);
+	if (r == 0)
+		r = migrate(db, version, err);
+	for (size_t t = 0; r == 0 && t < DB_TABLES; t++)
+		r = check_rows(db, (enum kn_table)t, err);
+	return r;
 }
 
 int db_open(struct kn_database *db, int dir, const char *dir_name, struct kn_err *err)
@@ -288,31 +392,6 @@ void db_rollback(struct kn_database *db)
 		sqlite3_exec(db->handle, "ROLLBACK", NULL, NULL, NULL);
 }
 
-static int query(struct kn_database *db, enum kn_table table, enum db_query q, struct kn_view name,
-                 sqlite3_stmt **ret, struct kn_err *err)
-{
-	sqlite3_stmt **st = &db->query[table][q];
-
-	if (!*st) {
-		int code = sqlite3_prepare_v3(db->handle, QUERIES[table][q], -1,
-		                              SQLITE_PREPARE_PERSISTENT, st, NULL);
-		if (code != SQLITE_OK)
-			return failed(db, code, "prepare a query", err);
-	}
-	/* The caller's bytes outlive the step: finish() unbinds them. */
-	if (q != DB_EACH && sqlite3_bind_text(*st, 1, name.ptr ? name.ptr : "", (int)name.len,
-	                                      SQLITE_STATIC) != SQLITE_OK)
-		return failed(db, sqlite3_errcode(db->handle), "bind a name", err);
-	*ret = *st;
-	return 0;
-}
-
-static void finish(sqlite3_stmt *st)
-{
-	sqlite3_reset(st);
-	sqlite3_clear_bindings(st);
-}
-
 int db_put(struct kn_database *db, enum kn_table table, struct kn_view name, struct kn_view value,
            struct kn_err *err)
 {
@@ -341,13 +420,6 @@ int db_delete(struct kn_database *db, enum kn_table table, struct kn_view name, 
 	r = code == SQLITE_DONE ? 0 : failed(db, code, "write to the database", err);
 	finish(st);
 	return r;
-}
-
-static struct kn_view column(sqlite3_stmt *st, int i)
-{
-	const void *ptr = sqlite3_column_blob(st, i);
-
-	return (struct kn_view){ ptr, (size_t)sqlite3_column_bytes(st, i) };
 }
 
 int db_get(struct kn_database *db, enum kn_table table, struct kn_view name, struct kn_buf *ret,

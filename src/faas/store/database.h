@@ -11,7 +11,7 @@
 struct sqlite3;
 struct sqlite3_stmt;
 
-enum db_query { DB_PUT, DB_DELETE, DB_GET, DB_EACH, DB_QUERIES };
+enum db_query { DB_PUT, DB_DELETE, DB_GET, DB_EACH, DB_SPOILED, DB_QUERIES };
 enum { DB_TABLES = 3 };
 
 struct kn_database {

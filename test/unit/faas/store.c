@@ -345,6 +345,24 @@ static void damaged_page_is_found_at_open(void **state)
 	assert_fails(try_open(f, &err), EUCLEAN, &err, "damaged");
 }
 
+static void spoiled_value_is_found_at_open_and_named(void **state)
+{
+	struct fixture *f = *state;
+	struct kn_err err = KN_ERR_INIT;
+
+	open_store(f);
+	put(f, "good", "value");
+	put(f, "bad", "needle in the page");
+	kn_store_close(f->store);
+	f->store = NULL;
+	write_raw(f, "UPDATE function SET value = 'noodle in the page' WHERE name = 'bad'");
+	assert_fails(try_open(f, &err), EUCLEAN, &err, "function 'bad' is damaged");
+	write_raw(f, "DELETE FROM function WHERE name = 'bad'");
+	open_store(f);
+	kn_store_close(f->store);
+	f->store = NULL;
+}
+
 static void other_programs_database_is_left_alone(void **state)
 {
 	struct fixture *f = *state;
@@ -366,6 +384,29 @@ static void newer_schema_is_refused(void **state)
 	f->store = NULL;
 	write_raw(f, "PRAGMA user_version = 99");
 	assert_fails(try_open(f, &err), EPROTO, &err, "version 99");
+}
+
+static void first_schema_is_brought_up_to_date(void **state)
+{
+	struct fixture *f = *state;
+	kn_auto(kn_buf_fini) struct kn_buf value = KN_BUF_INIT;
+	struct kn_err err = KN_ERR_INIT;
+
+	write_raw(f, "CREATE TABLE function (name TEXT PRIMARY KEY, value TEXT NOT NULL,"
+	             " changed INTEGER NOT NULL) STRICT;"
+	             "CREATE TABLE client (name TEXT PRIMARY KEY, value TEXT NOT NULL,"
+	             " changed INTEGER NOT NULL) STRICT;"
+	             "CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL,"
+	             " changed INTEGER NOT NULL) STRICT;"
+	             "INSERT INTO function VALUES ('old', 'kept', 1);"
+	             "PRAGMA application_id = 1265200238; PRAGMA user_version = 1");
+	open_store(f);
+	assert_ok(kn_store_get(f->store, KN_TABLE_FUNCTION, KN_VIEW("old"), &value, &err), &err);
+	assert_view(kn_buf_view(&value), "kept");
+	kn_store_close(f->store);
+	f->store = NULL;
+	write_raw(f, "UPDATE function SET value = 'lost'");
+	assert_fails(try_open(f, &err), EUCLEAN, &err, "function 'old' is damaged");
 }
 
 static void planted_link_is_not_followed(void **state)
@@ -586,8 +627,10 @@ int main(void)
 		CASE(second_process_is_refused),
 		CASE(noise_is_no_database),
 		CASE(damaged_page_is_found_at_open),
+		CASE(spoiled_value_is_found_at_open_and_named),
 		CASE(other_programs_database_is_left_alone),
 		CASE(newer_schema_is_refused),
+		CASE(first_schema_is_brought_up_to_date),
 		CASE(planted_link_is_not_followed),
 		CASE(missing_folder_is_told),
 		CASE(full_disk_is_told_and_survived),
