@@ -5,9 +5,7 @@ that this needs no virtual machine: the hypervisors have tests of their own.
 Usage: kilnd.py BUILD_DIR"""
 import concurrent.futures
 import contextlib
-import hashlib
 import http.server
-import io
 import json
 import os
 import re
@@ -18,44 +16,17 @@ import socketserver
 import stat
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
 import unittest
 
+from node import bare_image
+
 KILND = os.path.abspath(os.path.join(sys.argv[1] if len(sys.argv) > 1 else "build", "kilnd"))
 
 
 BUILD = os.path.dirname(KILND)
-
-
-def bare_image(elf, name):
-    """The OCI archive of a bare program, as `kiln build` writes it."""
-    blobs = {}
-
-    def add(data, media, **more):
-        digest = hashlib.sha256(data).hexdigest()
-        blobs["blobs/sha256/" + digest] = data
-        return {"mediaType": media, "digest": "sha256:" + digest, "size": len(data), **more}
-
-    with open(elf, "rb") as f:
-        layer = add(f.read(), "application/vnd.kiln.bare.elf.v1")
-    config = add(b'{"architecture":"amd64"}', "application/vnd.kiln.bare.config.v1+json")
-    manifest = add(json.dumps({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "artifactType": "application/vnd.kiln.bare.v1", "config": config,
-        "layers": [layer]}).encode(), "application/vnd.oci.image.manifest.v1+json",
-        annotations={"org.opencontainers.image.ref.name": name})
-    blobs["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [manifest]}).encode()
-    blobs["oci-layout"] = b'{"imageLayoutVersion":"1.0.0"}'
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for path, data in blobs.items():
-            info = tarfile.TarInfo(path)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return out.getvalue()
 
 
 class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
