@@ -18,8 +18,8 @@
 
 #include "base/http.h"
 #include "base/json.h"
+#include "base/work.h"
 #include "faas/store.h"
-#include "faas/work.h"
 
 enum kn_scope {
 	KN_SCOPE_FUNCTION_READ = 1 << 0,   /* function:read    list, describe, logs */

@@ -12,10 +12,10 @@
 #pragma once
 
 #include "base/http.h"
+#include "base/work.h"
 #include "faas/auth.h"
 #include "faas/function.h"
 #include "faas/store.h"
-#include "faas/work.h"
 
 struct kn_control;
 struct kn_engine;

@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "base/work.h"
 #include "cmd/hosting.h"
 #include "cmd/kilnd/options.h"
 #include "faas/auth.h"
@@ -10,7 +11,6 @@
 #include "faas/engine.h"
 #include "faas/gateway.h"
 #include "faas/store.h"
-#include "faas/work.h"
 #include "oci/image.h"
 #include "oci/sandbox_kvm.h"
 

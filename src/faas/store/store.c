@@ -109,7 +109,7 @@ static struct change *take_batch(struct kn_store *s)
 
 static void drain_ended(void *arg);
 
-/* As in faas/work: an end must reach the loop, so a post that found no memory is tried again. */
+/* As in base/work: an end must reach the loop, so a post that found no memory is tried again. */
 static void post_ended(struct kn_store *s)
 {
 	while (kn_loop_post(s->loop, drain_ended, s) < 0)

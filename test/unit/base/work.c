@@ -1,4 +1,4 @@
-#include "faas/work.h"
+#include "base/work.h"
 #include "test.h"
 
 #include <pthread.h>

@@ -1,7 +1,7 @@
 /*
  * Worker threads for what blocks: image import, password hashing, building a root file system.
  * The loop's thread submits a job; one of a few threads runs it; its end comes back to the loop's
- * thread. Serves the event flow (authentication) and the image flow.
+ * thread. Used by kilnd: serves the event flow (authentication) and the image flow.
  *
  * Thread  everything but a job's `run` is the loop's
  */

@@ -1,4 +1,4 @@
-#include "faas/work.h"
+#include "base/work.h"
 
 #include <errno.h>
 #include <pthread.h>
