@@ -145,6 +145,16 @@ size_t kn_engine_count(const struct kn_engine *e);
 /** Prometheus text of all functions, with the OpenFaaS gateway's names. */
 void kn_engine_metrics(const struct kn_engine *e, struct kn_buf *ret);
 
+/**
+ * Visit what the driver of a function counts beside that, over all its instances, those that have
+ * ended included. labels as in the exposition format ("port=\"lan\",direction=\"rx\""); strings
+ * live during the call. Errors: ENOENT.
+ */
+kn_must_use int kn_engine_counters(const struct kn_engine *e, struct kn_view name,
+				   void (*each)(const char *counter, const char *labels,
+						uint64_t value, void *arg),
+				   void *arg, struct kn_err *err);
+
 /* ---- logs ---------------------------------------------------------------------------------- */
 
 struct kn_log_line {

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/json.h"
+#include "oci/image.h"
 #include "oci/sandbox.h"
 
 #define KN_NAMESPACE "openfaas-fn"    /* the one namespace of a node */
@@ -66,6 +67,7 @@ struct kn_function {
 	enum kn_contract contract;
 	bool contract_given;
 	uint16_t port;                /* kiln.port: 8080 */
+	struct kn_strings ports;      /* kiln.ports: "PORT=INTERFACE" of a packet function, NULL behind the last */
 	const char *ready_path;       /* kiln.ready-path: NULL, an accepting port is enough */
 	bool open;                    /* kiln.auth=open: callers need no token, whatever the node says */
 	bool needs_token;             /* kiln.auth=token: callers need one; neither: kilnd decides */
@@ -106,11 +108,16 @@ json_t *kn_function_deployment(const struct kn_function *fn);
 
 /**
  * Fit class and contract to the kind of image, before the function is shared: a bare image makes it
- * bare, any other image a microVM, unless the user asked for what does not fit.
+ * bare, a chain a packet function, any other image a microVM, unless the user asked for what does
+ * not fit.
  *
  * Errors  EINVAL says which class fits
  */
-kn_must_use int kn_function_resolve(struct kn_function *fn, bool image_is_bare, struct kn_err *err);
+kn_must_use int kn_function_resolve(struct kn_function *fn, enum kn_image_kind kind,
+                                    struct kn_err *err);
+
+/** An interface that both packet functions want, as a's binding ("lan=eth1"); NULL: none. */
+const char *kn_function_shared_port(const struct kn_function *a, const struct kn_function *b);
 
 /** One reference more, or one less; the last one frees it. unref(NULL) is fine. */
 struct kn_function *kn_function_ref(struct kn_function *fn);

@@ -169,6 +169,7 @@ static struct kn_sandbox_config sandbox_config(const struct kn_pool *p, const ch
 
 	return (struct kn_sandbox_config){
 		.id = id,
+		.function = fn->name,
 		.run_dir = run_dir,
 		.image = p->config.image,
 		.argv = p->config.argv,
@@ -181,6 +182,7 @@ static struct kn_sandbox_config sandbox_config(const struct kn_pool *p, const ch
 		.files = p->config.files,
 		.n_files = p->config.n_files,
 		.read_only_root = fn->read_only_root,
+		.ports = fn->ports.n ? fn->ports.at : NULL,
 		.memory_bytes = fn->memory_bytes,
 		.vcpus = fn->vcpus,
 		.cpu_milli = fn->cpu_milli,
@@ -428,6 +430,7 @@ static uint32_t concurrency_of(const struct kn_function *fn)
 	case KN_CONTRACT_STDIO:
 		return CONCURRENCY_STDIO;
 	case KN_CONTRACT_MESSAGE:
+	case KN_CONTRACT_FRAMES:
 		break;
 	}
 	return CONCURRENCY_MESSAGE;

@@ -40,7 +40,7 @@ struct kn_archive_config {
 
 /** What an archive held, now in the store; valid as long as the arena. */
 struct kn_archive_image {
-	struct kn_descriptor manifest;   /* of linux/amd64, or of a bare function */
+	struct kn_descriptor manifest;   /* of linux/amd64, or of a bare or packet function */
 	const char *name;                /* reference that the archive gives; NULL when it gives none */
 };
 
@@ -91,3 +91,12 @@ kn_must_use int kn_archive_write(int out_fd, const struct kn_pack *pack, struct 
 kn_must_use int kn_archive_write_bare(int out_fd, const char *reference, int elf_fd,
                                       const json_t *labels, struct kn_digest *ret,
                                       struct kn_err *err);
+
+/**
+ * Write a packet function's archive: what `kiln build` makes of a chain's YAML file.
+ *
+ * labels  as for kn_archive_write_bare()
+ */
+kn_must_use int kn_archive_write_nf(int out_fd, const char *reference, int yaml_fd,
+                                    const json_t *labels, struct kn_digest *ret,
+                                    struct kn_err *err);

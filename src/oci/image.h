@@ -20,9 +20,9 @@
 
 struct kn_images;
 
-enum kn_image_kind { KN_IMAGE_CONTAINER, KN_IMAGE_BARE };
+enum kn_image_kind { KN_IMAGE_CONTAINER, KN_IMAGE_BARE, KN_IMAGE_NF };
 
-/** "container", "bare". */
+/** "container", "bare", "nf". */
 const char *kn_image_kind_name(enum kn_image_kind kind);
 
 /** An image under one name. Never changes; shared by reference. */
@@ -31,7 +31,7 @@ struct kn_image {
 	struct kn_digest digest;           /* of its manifest */
 	uint64_t bytes;                    /* config and layers, as stored */
 	enum kn_image_kind kind;
-	const char *const *argv;           /* entrypoint, then cmd; NULL-terminated; empty for bare */
+	const char *const *argv;           /* entrypoint, then cmd; NULL-terminated; empty for bare and nf */
 	const char *const *env;            /* NULL-terminated "NAME=value" */
 	const char *cwd;                   /* "/" when the image says nothing */
 	const char *user;                  /* "" when the image says nothing */
@@ -131,7 +131,7 @@ kn_must_use int kn_images_remove(struct kn_images *images, struct kn_view refere
 /**
  * The file that a sandbox starts from: the erofs root file system of a container image, built when
  * it is not in the cache (callers of the same digest wait for the one that builds), or the ELF file
- * of a bare one. Blocks when it has to build.
+ * of a bare one, or the YAML file of a packet function. Blocks when it has to build.
  *
  * ret     the path; kn_free() it. It stays valid until the image is removed.
  * Errors  those of kn_rootfs_build(); ENOENT the image was removed
@@ -143,5 +143,5 @@ kn_must_use int kn_images_rootfs(struct kn_images *images, const struct kn_image
 /** The same path when it is there already, without blocking; NULL when it must be built first. */
 char *kn_images_rootfs_cached(struct kn_images *images, const struct kn_image *image);
 
-/** Bytes of the root file system (or ELF) as cached; 0 when it is not built. */
+/** Bytes of the root file system (or ELF, or YAML) as cached; 0 when it is not built. */
 uint64_t kn_images_rootfs_bytes(struct kn_images *images, const struct kn_image *image);

@@ -2,12 +2,12 @@
  * The driver table of isolation: how one instance of a function is made, reached and ended. The
  * pool (faas/pool) calls it; drivers are `qemu` (Linux microVM under QEMU), `kvm` (kiln-vmm: bare
  * guests now, Linux guests where KVM runs kernels) and `fake` (a socket pair, for tests). Serves the
- * event flow.
+ * event flow, and the packet flow (driver `nf`: a chain in a kiln-nf process).
  *
  * A sandbox is started once and ends once. start() returns at once; what happens after that comes
  * as events in the loop's thread. An instance is reached in one of two ways, by what its driver
  * offers: a byte stream on which the function speaks HTTP/1.1 (connect), or whole messages in
- * shared memory (invoke).
+ * shared memory (invoke). One that offers neither takes frames at ports and cannot be called.
  *
  * Thread  the loop's
  */
@@ -24,6 +24,7 @@ enum kn_contract {
 	KN_CONTRACT_HTTP,     /* the function serves HTTP/1.1 on a port of its own */
 	KN_CONTRACT_STDIO,    /* one process a request: body on standard input, reply on output */
 	KN_CONTRACT_MESSAGE,  /* bare: request and reply in rings */
+	KN_CONTRACT_FRAMES,   /* nf: frames come in at ports; nothing can be asked of it */
 };
 
 /** A file that is put into the function's root, in memory, before it starts: a secret. */
@@ -38,6 +39,7 @@ struct kn_egress;              /* host/egress.h: what a function's network reach
 /** Everything is borrowed until start() returns, except the events' arg. */
 struct kn_sandbox_config {
 	const char *id;             /* [a-z0-9-]{1,48}, unique on the node */
+	const char *function;       /* the function's name: instances of one may take over from each other */
 	const char *run_dir;        /* an empty folder of this instance's own; the caller removes it */
 	const char *image;          /* read-only erofs image; bare: the ELF file */
 	const char *const *argv;    /* NULL-terminated; NULL for bare */
@@ -50,6 +52,7 @@ struct kn_sandbox_config {
 	const struct kn_sandbox_file *files;
 	size_t n_files;
 	bool read_only_root;        /* the function cannot write to its root */
+	const char *const *ports;   /* contract FRAMES: "NAME=INTERFACE", NULL-terminated; else NULL */
 	uint64_t memory_bytes;      /* guest memory */
 	uint32_t vcpus;
 	uint32_t cpu_milli;         /* CPU time in thousandths of a core; 0: as many as vcpus says */
@@ -70,7 +73,7 @@ struct kn_phase {
 	const char *name;           /* "spawn", "boot", "start", "ready"; static */
 	uint64_t ns;
 };
-enum { KN_MAX_PHASES = 8 };
+enum { KN_MAX_PHASES = 8, KN_COUNTER_LABELS = 3 };
 
 enum kn_stream { KN_STDOUT, KN_STDERR, KN_CONSOLE, KN_MONITOR };
 
@@ -103,6 +106,18 @@ struct kn_sandbox_stats {
 	pid_t pid;                  /* the monitor's */
 };
 
+/** A number that the instances of one driver count beside what all have; see `counters`. */
+struct kn_counter {
+	const char *name;           /* as Prometheus calls it: "kiln_nf_packets_total" */
+	const char *help;           /* one sentence */
+	bool gauge;                 /* goes up and down; a counter only rises */
+	struct {
+		const char *name, *value;   /* name NULL: no more */
+	} labels[KN_COUNTER_LABELS];
+	uint64_t value;
+};
+typedef void (*kn_counter_visit)(const struct kn_counter *c, void *arg);
+
 struct kn_sandbox_ops {
 	const char *name;           /* "qemu", "kvm", "fake" */
 	/** Can this host run it? 0, or -errno with what is missing and how to get it. */
@@ -118,6 +133,8 @@ struct kn_sandbox_ops {
 	/** End it: asks the function to stop, kills after grace_ms; `ended` follows. Idempotent. */
 	void (*stop)(struct kn_sandbox *sb, uint64_t grace_ms);
 	int (*stats)(struct kn_sandbox *sb, struct kn_sandbox_stats *ret, struct kn_err *err);
+	/** Visit what this instance has counted so far; strings live during the visit. NULL: nothing. */
+	void (*counters)(struct kn_sandbox *sb, kn_counter_visit each, void *arg);
 };
 
 /** Every driver's sandbox begins with this; the pool uses the functions below. */
@@ -126,6 +143,12 @@ struct kn_sandbox {
 	struct kn_phase phases[KN_MAX_PHASES];   /* filled when ready is called */
 	size_t n_phases;
 };
+
+/** False when there is no way to send it a request. */
+static inline bool kn_sandbox_callable(const struct kn_sandbox_ops *ops)
+{
+	return ops->connect || ops->invoke;
+}
 
 static inline bool kn_sandbox_streams(const struct kn_sandbox *sb)
 {

@@ -28,6 +28,8 @@ struct kn_fake {
 	/** One message; the reply may be given later, by done. 0 or -errno. */
 	int (*invoke)(struct kn_sandbox *sb, const struct kn_message *request, kn_message_done done,
 		      void *done_arg, void *arg);
+	const struct kn_counter *counters; /* n_counters of them: what instances counted */
+	size_t n_counters;
 	void *arg;
 
 	unsigned starts, stops, ends, connects, invokes;
@@ -40,6 +42,7 @@ struct kn_fake_driver {
 
 extern const struct kn_sandbox_ops kn_sandbox_fake;	    /* connect */
 extern const struct kn_sandbox_ops kn_sandbox_fake_message; /* invoke */
+extern const struct kn_sandbox_ops kn_sandbox_fake_frames;  /* neither */
 
 /** The instance ends by itself, now: `ended` runs before this returns. */
 void kn_fake_end(struct kn_sandbox *sb, const char *why);

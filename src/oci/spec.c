@@ -25,6 +25,8 @@ static const struct {
 	{ "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", KN_MEDIA_LAYER },
 	{ KN_TYPE_BARE_CONFIG, KN_MEDIA_BARE_CONFIG },
 	{ KN_TYPE_BARE_ELF, KN_MEDIA_BARE_ELF },
+	{ KN_TYPE_NF_CONFIG, KN_MEDIA_NF_CONFIG },
+	{ KN_TYPE_NF_CHAIN, KN_MEDIA_NF_CHAIN },
 };
 
 enum kn_media kn_media_of(const char *type)
@@ -360,6 +362,12 @@ bool kn_manifest_is_bare(const struct kn_manifest *m)
 {
 	return (m->artifact_type && strcmp(m->artifact_type, KN_TYPE_BARE) == 0) ||
 	       kn_media_of(m->config.media_type) == KN_MEDIA_BARE_CONFIG;
+}
+
+bool kn_manifest_is_nf(const struct kn_manifest *m)
+{
+	return (m->artifact_type && strcmp(m->artifact_type, KN_TYPE_NF) == 0) ||
+	       kn_media_of(m->config.media_type) == KN_MEDIA_NF_CONFIG;
 }
 
 static int execution_fields(const json_t *doc, struct kn_arena *a, struct kn_image_config *c,

@@ -45,6 +45,13 @@ enum {
 #define KN_TYPE_BARE_CONFIG   "application/vnd.kiln.bare.config.v1+json"
 #define KN_TYPE_BARE_ELF      "application/vnd.kiln.bare.elf.v1"
 
+/* A packet function: a manifest of this artifact type with one chain in YAML as its only layer. */
+#define KN_TYPE_NF            "application/vnd.kiln.nf.v1"
+#define KN_TYPE_NF_CONFIG     "application/vnd.kiln.nf.config.v1+json"
+#define KN_TYPE_NF_CHAIN      "application/vnd.kiln.nf.chain.v1+yaml"
+
+enum { KN_NF_CHAIN_MAX = 1 << 20 };   /* bytes of a chain's YAML */
+
 enum kn_media {
 	KN_MEDIA_OTHER,
 	KN_MEDIA_INDEX,
@@ -53,6 +60,8 @@ enum kn_media {
 	KN_MEDIA_LAYER,          /* tar, plain or compressed; which one is seen from its bytes */
 	KN_MEDIA_BARE_CONFIG,
 	KN_MEDIA_BARE_ELF,
+	KN_MEDIA_NF_CONFIG,
+	KN_MEDIA_NF_CHAIN,
 };
 
 /** What a media type stands for; NULL is KN_MEDIA_OTHER. */
@@ -105,6 +114,9 @@ struct kn_manifest {
 
 /** True for a bare function. */
 bool kn_manifest_is_bare(const struct kn_manifest *m);
+
+/** True for a packet function. */
+bool kn_manifest_is_nf(const struct kn_manifest *m);
 
 /** What the runtime needs of an image's config. */
 struct kn_image_config {

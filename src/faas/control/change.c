@@ -216,6 +216,28 @@ static int check_program(const struct change *ch, struct kn_err *err)
 	return r;
 }
 
+/* An interface has one packet function: two would both pass on what comes in. */
+static int check_ports(const struct change *ch, struct kn_err *err)
+{
+	const struct kn_control *ctl = ch->ctl;
+	const struct kn_function *other = NULL;
+	const char *shared = NULL;
+
+	for (size_t i = 0; i < ctl->n_entries && !shared; i++) {
+		other = ctl->entries[i].fn;
+		if (strcmp(other->name, ch->fn->name) != 0)
+			shared = kn_function_shared_port(ch->fn, other);
+	}
+	for (const struct change *c = ctl->changes; c && !shared; c = c->next) {
+		other = c->fn;
+		if (c != ch && other && strcmp(other->name, ch->fn->name) != 0)
+			shared = kn_function_shared_port(ch->fn, other);
+	}
+	return shared ? kn_fail(err, EEXIST, "'%s': the packet function '%s' has this interface already",
+	                        shared, other->name)
+	              : 0;
+}
+
 /* Everything that can be known at once: secrets, image, class, hypervisor, program. */
 static int check(struct change *ch, bool *ret_raw, struct kn_err *err)
 {
@@ -236,9 +258,11 @@ static int check(struct change *ch, bool *ret_raw, struct kn_err *err)
 		err->code = EINVAL;   /* 404 would say that the function is unknown */
 		return -EINVAL;
 	}
-	int r = kn_function_resolve(ch->fn, ch->image && ch->image->kind == KN_IMAGE_BARE, err);
+	int r = kn_function_resolve(ch->fn, ch->image ? ch->image->kind : KN_IMAGE_CONTAINER, err);
 	if (r == 0)
 		r = kn_engine_check(ctl->config.engine, ch->fn, err);
+	if (r == 0)
+		r = check_ports(ch, err);
 	return r < 0 ? r : check_program(ch, err);
 }
 

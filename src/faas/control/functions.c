@@ -73,6 +73,12 @@ static void add_instance(const struct kn_engine_instance *i, void *arg)
 	                                     (double)i->start_ns / 1e6));
 }
 
+static void add_counter(const char *counter, const char *labels, uint64_t value, void *arg)
+{
+	json_array_append_new(arg, json_pack("{s:s, s:s, s:I}", "name", counter, "labels", labels,
+	                                     "value", (json_int_t)value));
+}
+
 /* GET /kiln/v1/functions/NAME: the status, every instance, and the deployment to deploy it again. */
 void describe_instances(const struct call *c)
 {
@@ -86,6 +92,12 @@ void describe_instances(const struct call *c)
 	(void)!kn_engine_instances(c->ctl->config.engine, kn_view_of(e->fn->name), add_instance,
 	                           instances, NULL);
 	json_object_set_new(o, "instances", instances);
+	json_t *counters = json_array();
+	(void)!kn_engine_counters(c->ctl->config.engine, kn_view_of(e->fn->name), add_counter, counters,
+	                          NULL);
+	if (json_array_size(counters))
+		json_object_set(o, "counters", counters);
+	json_decref(counters);
 	json_object_set_new(o, "deployment", kn_function_deployment(e->fn));
 	if (e->image)
 		json_object_set_new(o, "imageDigest", json_string(e->image->digest.text));

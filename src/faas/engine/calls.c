@@ -338,6 +338,7 @@ void kn_service_on_ended(struct kn_instance *i, const struct kn_err *why, void *
 	struct kn_service *s = arg;
 
 	s->engine->n_instances--;
+	kn_series_keep(s, i->sandbox);
 	lose_calls(i, why);
 	bool by_itself = i->failed || i->state < KN_INSTANCE_DRAINING;
 	if (why->code != 0 && by_itself && i->pool == s->pool)

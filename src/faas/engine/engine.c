@@ -38,6 +38,7 @@ static void free_service(struct kn_service *s)
 	for (size_t n = 0; n < s->n_old; n++)
 		kn_pool_free(s->old[n]);
 	kn_pool_free(s->pool);
+	kn_series_fini(&s->ended);
 	kn_log_ring_fini(&s->log);
 	kn_function_unref(s->fn);
 	free(s);
@@ -125,7 +126,13 @@ int kn_engine_check(const struct kn_engine *e, const struct kn_function *fn, str
 		return kn_fail(err, ENOTSUP, "this node cannot run class '%s': %s",
 			       kn_class_name(fn->class), c->why ? c->why : "no driver");
 	/* A driver either connects or takes messages; a function that needs the other never works. */
-	bool messages = fn->contract == KN_CONTRACT_MESSAGE;
+	bool frames = fn->contract == KN_CONTRACT_FRAMES;
+	if (frames != !kn_sandbox_callable(c->ops))
+		return kn_fail(err, ENOTSUP, "class '%s' takes functions that %s",
+			       kn_class_name(fn->class),
+			       frames ? "are called, not chains of packet operators" :
+					"take frames: build them with kiln build FILE.yaml");
+	bool messages = fn->contract == KN_CONTRACT_MESSAGE || frames;
 	if (messages != (c->ops->connect == NULL))
 		return kn_fail(err, ENOTSUP, "class '%s' takes functions that %s",
 			       kn_class_name(fn->class),
@@ -359,6 +366,7 @@ int kn_engine_instances(const struct kn_engine *e, struct kn_view name,
 void kn_engine_metrics(const struct kn_engine *e, struct kn_buf *ret)
 {
 	kn_counts_print(e->all, ret);
+	kn_series_print(e->all, ret);
 	kn_buf_printf(ret,
 		      "# HELP kiln_node_instances Instances on this node.\n"
 		      "# TYPE kiln_node_instances gauge\nkiln_node_instances %u\n",

@@ -28,6 +28,8 @@ void kn_log_ring_each(const struct kn_log_ring *r, size_t tail, uint64_t since_n
 		      void *arg);
 void kn_log_ring_follow(struct kn_log_ring *r, struct kn_log_follow *f);
 
+struct kn_service;
+
 enum { KN_COUNT_CODES = 24, KN_COUNT_BUCKETS = 11, KN_COUNT_RECENT = 64 };
 
 /* What came of a function's requests. */
@@ -53,6 +55,20 @@ uint64_t kn_counts_median(const struct kn_counts *c);
 /** The exposition lines of all functions; services is the engine's list. */
 void kn_counts_print(const struct kn_service *services, struct kn_buf *ret);
 
+/* Numbers of drivers: one name with one set of labels each. */
+struct kn_series;
+struct kn_series_list {
+	struct kn_series *at;
+	size_t n;
+};
+
+/** Add what an instance counted to its service's, as it ends. */
+void kn_series_keep(struct kn_service *s, struct kn_sandbox *sb);
+void kn_series_fini(struct kn_series_list *l);
+
+/** The exposition lines of all functions. */
+void kn_series_print(const struct kn_service *services, struct kn_buf *ret);
+
 struct kn_service {
 	struct kn_engine *engine;
 	struct kn_service *next_in_bucket;
@@ -70,6 +86,7 @@ struct kn_service {
 	struct kn_timer retry; /* when min instances may be started again */
 
 	struct kn_counts counts;
+	struct kn_series_list ended; /* what drivers counted in instances that are gone */
 	struct kn_log_ring log;
 	struct kn_phase cold[KN_MAX_PHASES];
 	size_t n_cold;

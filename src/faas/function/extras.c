@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "faas/function/private.h"
+#include "packet/binding.h"
 
 enum {
 	DEFAULT_PORT = 8080,
@@ -18,6 +19,7 @@ enum {
 	MAX_QUEUE = 65536,
 	MAX_SCALE = 1000,
 	MAX_VCPUS = 32,
+	MAX_PORTS = 8,
 	MAX_PIDS = 65536,
 	DEFAULT_TIMEOUT_MS = 60 * 1000,
 	DEFAULT_BOOT_TIMEOUT_MS = 60 * 1000,
@@ -28,12 +30,14 @@ enum {
 #define BARE_MEMORY         (16 * MIB)
 #define BARE_MEMORY_STEP    (2 * MIB)
 #define LINUX_MEMORY        (256 * MIB)
+#define NF_MEMORY           (128 * MIB)
+#define NF_MEMORY_LEAST     (64 * MIB)
 #define LINUX_MEMORY_LEAST  (64 * MIB)
 #define MEMORY_MOST         (UINT64_C(1) << 40)
 
 /* enum kn_class; "unix" is for development and is not offered in messages. */
 static const char *const CLASSES[] = { "microvm", "bare", "container", "nf", "unix" };
-static const char *const CONTRACTS[] = { "http", "stdio", "message" };   /* enum kn_contract */
+static const char *const CONTRACTS[] = { "http", "stdio", "message", "frames" };   /* enum kn_contract */
 
 const char *kn_class_name(enum kn_class c)
 {
@@ -105,7 +109,7 @@ static int read_contract(struct kn_function *fn, const char *value, struct kn_er
 	size_t i = 0;
 
 	int r = one_of(value, CONTRACTS, KN_ARRAY_LEN(CONTRACTS),
-	               "http, stdio (and message, of bare functions)", &i, err);
+	               "http, stdio (and message, of bare functions; frames, of class nf)", &i, err);
 	if (r == 0) {
 		fn->contract = (enum kn_contract)i;
 		fn->contract_given = true;
@@ -188,6 +192,59 @@ static int read_boot_timeout(struct kn_function *fn, const char *value, struct k
 	return read_duration(value, &fn->boot_timeout_ms, err);
 }
 
+/* An interface that stands twice would send its own frames back to itself. */
+static int add_port(struct kn_function *fn, struct kn_view text, struct kn_err *err)
+{
+	struct kn_binding b, other;
+
+	int r = kn_binding_parse(text, &b, err);
+	for (size_t i = 0; r == 0 && i < fn->ports.n; i++) {
+		r = kn_binding_parse(kn_view_of(fn->ports.at[i]), &other, err);
+		if (r == 0 && strcmp(b.port, other.port) == 0)
+			return kn_fail(err, EINVAL, "port '%s' is bound twice", b.port);
+		if (r == 0 && kn_binding_same(&b, &other))
+			return kn_fail(err, EINVAL, "interface '%s' stands for two ports", b.interface);
+	}
+	if (r < 0)
+		return r;
+	fn->ports.at[fn->ports.n] = kn_arena_copy(&fn->arena, text.ptr, text.len);
+	return fn->ports.at[fn->ports.n++] ? 0 : kn_fail(err, ENOMEM, "no memory for a function");
+}
+
+static int read_ports(struct kn_function *fn, const char *value, struct kn_err *err)
+{
+	struct kn_view rest = kn_view_of(value), one;
+	int r = 0;
+
+	fn->ports = (struct kn_strings){ .at = kn_arena_alloc(&fn->arena, (MAX_PORTS + 1) *
+	                                                      sizeof(*fn->ports.at)) };
+	if (!fn->ports.at)
+		return kn_fail(err, ENOMEM, "no memory for a function");
+	while (r == 0 && kn_view_split(&rest, ',', &one)) {
+		while (one.len && one.ptr[0] == ' ')
+			one = (struct kn_view){ one.ptr + 1, one.len - 1 };
+		r = fn->ports.n < MAX_PORTS
+		            ? add_port(fn, one, err)
+		            : kn_fail(err, EINVAL, "at most %d ports can be bound", MAX_PORTS);
+	}
+	return r;
+}
+
+const char *kn_function_shared_port(const struct kn_function *a, const struct kn_function *b)
+{
+	struct kn_binding x, y;
+
+	for (size_t i = 0; i < a->ports.n; i++) {
+		for (size_t k = 0; k < b->ports.n; k++) {
+			if (kn_binding_parse(kn_view_of(a->ports.at[i]), &x, NULL) == 0 &&
+			    kn_binding_parse(kn_view_of(b->ports.at[k]), &y, NULL) == 0 &&
+			    kn_binding_same(&x, &y))
+				return a->ports.at[i];
+		}
+	}
+	return NULL;
+}
+
 static const struct {
 	const char *name;
 	int (*read)(struct kn_function *fn, const char *value, struct kn_err *err);
@@ -195,6 +252,7 @@ static const struct {
 	{ "kiln.class", read_class },
 	{ "kiln.contract", read_contract },
 	{ "kiln.port", read_port },
+	{ "kiln.ports", read_ports },
 	{ "kiln.ready-path", read_ready_path },
 	{ "kiln.auth", read_auth },
 	{ "kiln.concurrency", read_concurrency },
@@ -312,14 +370,52 @@ static int fit_image(struct kn_function *fn, struct kn_err *err)
 		                            "program made by: kiln build; leave kiln.class out to run it "
 		                            "in a microVM",
 		               fn->image);
-	if (fn->contract == KN_CONTRACT_MESSAGE)
-		return kn_fail(err, EINVAL, "kiln.contract: only bare functions take messages; use http "
-		                            "or stdio");
+	if (fn->class == KN_CLASS_NF)
+		return kn_fail(err, EINVAL, "image '%.128s' is a container image, class nf needs a chain "
+		                            "made by: kiln build FILE.yaml",
+		               fn->image);
+	if (fn->contract == KN_CONTRACT_MESSAGE || fn->contract == KN_CONTRACT_FRAMES)
+		return kn_fail(err, EINVAL, "kiln.contract: only bare functions take messages and only "
+		                            "packet functions frames; use http or stdio");
 	if (!fn->memory_bytes)
 		fn->memory_bytes = LINUX_MEMORY;
 	if (fn->class == KN_CLASS_MICROVM && fn->memory_bytes < LINUX_MEMORY_LEAST)
 		return kn_fail(err, EINVAL, "limits.memory: '%.64s' is too little for a Linux guest, "
 		                            "which needs 64Mi",
+		               fn->limits.memory);
+	return 0;
+}
+
+/*
+ * Exactly one instance: two would send every frame twice. It is there from the deployment on, since
+ * no request could wake it.
+ */
+static int fit_nf(struct kn_function *fn, struct kn_err *err)
+{
+	const char *least = pairs_get(&fn->labels, "com.openfaas.scale.min");
+
+	if (fn->class_given && fn->class != KN_CLASS_NF)
+		return kn_fail(err, EINVAL, "image '%.128s' is a chain of packet operators, which runs "
+		                            "as class nf only, not as %s: leave kiln.class out",
+		               fn->image, kn_class_name(fn->class));
+	if (fn->contract_given && fn->contract != KN_CONTRACT_FRAMES)
+		return kn_fail(err, EINVAL, "a packet function takes frames: leave kiln.contract out");
+	if (fn->ports.n == 0)
+		return kn_fail(err, EINVAL, "say which interfaces the chain's ports are, with the "
+		                            "annotation kiln.ports=\"lan=eth1,wan=eth2\"");
+	if (fn->scale_max > 1 || (least && fn->scale_min == 0))
+		return kn_fail(err, EINVAL, "a packet function has exactly one instance: two would send "
+		                            "each frame twice, and none would stop the traffic; remove "
+		                            "the function instead");
+	fn->class = KN_CLASS_NF;
+	fn->contract = KN_CONTRACT_FRAMES;
+	fn->scale_min = 1;
+	fn->concurrency = 1;
+	if (!fn->memory_bytes)
+		fn->memory_bytes = NF_MEMORY;
+	if (fn->memory_bytes < NF_MEMORY_LEAST)
+		return kn_fail(err, EINVAL, "limits.memory: '%.64s' is too little for rings and frames, "
+		                            "which need 64Mi",
 		               fn->limits.memory);
 	return 0;
 }
@@ -336,14 +432,32 @@ static uint32_t default_concurrency(enum kn_contract contract)
 	case KN_CONTRACT_STDIO:
 		return 4;
 	case KN_CONTRACT_MESSAGE:
+	case KN_CONTRACT_FRAMES:
 		return 1;
 	}
 	return 1;
 }
 
-int kn_function_resolve(struct kn_function *fn, bool image_is_bare, struct kn_err *err)
+static int fit(struct kn_function *fn, enum kn_image_kind kind, struct kn_err *err)
 {
-	int r = image_is_bare ? fit_bare(fn, err) : fit_image(fn, err);
+	switch (kind) {
+	case KN_IMAGE_BARE:
+		return fit_bare(fn, err);
+	case KN_IMAGE_NF:
+		return fit_nf(fn, err);
+	case KN_IMAGE_CONTAINER:
+		break;
+	}
+	return fit_image(fn, err);
+}
+
+int kn_function_resolve(struct kn_function *fn, enum kn_image_kind kind, struct kn_err *err)
+{
+	int r = kind != KN_IMAGE_NF && fn->ports.n
+	                ? kn_fail(err, EINVAL, "kiln.ports binds the ports of a packet function; image "
+	                                       "'%.128s' is none",
+	                          fn->image)
+	                : fit(fn, kind, err);
 
 	if (r == 0 && !fn->concurrency)
 		fn->concurrency = default_concurrency(fn->contract);

@@ -105,6 +105,8 @@ static const char *contract_name(enum kn_contract c)
 		return "stdio";
 	case KN_CONTRACT_MESSAGE:
 		return "message";
+	case KN_CONTRACT_FRAMES:
+		return "frames";
 	}
 	return "unknown";
 }

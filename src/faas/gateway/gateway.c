@@ -29,13 +29,31 @@ static void answer_unknown(struct kn_http_exchange *x, struct kn_view name)
 	kn_gateway_error(x, NULL, 404, 0, "kiln list shows the functions of this node", text);
 }
 
+/* Its resource takes no method at all, which an empty Allow says (RFC 9110, 10.2.1). */
+static void answer_uncallable(struct kn_http_exchange *x, struct kn_view name)
+{
+	static const struct kn_header fields[] = {
+		{ KN_VIEW("Content-Type"), KN_VIEW(KN_HTTP_JSON) },
+		{ KN_VIEW("Allow"), KN_VIEW("") },
+	};
+	char body[256];
+
+	snprintf(body, sizeof(body),
+		 "{\"error\":\"'%.*s' is a packet function: frames at its ports are its events, it "
+		 "answers no HTTP\",\"hint\":\"see what it counts with: kiln describe %.*s\"}\n",
+		 (int)name.len, name.ptr, (int)name.len, name.ptr);
+	kn_http_reply(x, 405, fields, KN_ARRAY_LEN(fields), kn_view_of(body));
+}
+
 static void invoke(struct kn_gateway *g, struct kn_http_exchange *x, bool let_in)
 {
 	struct kn_view name = KN_VIEW_NULL, path = KN_VIEW_NULL;
 
 	(void)kn_relay_route(kn_http_head(x), &name, &path);
 	struct kn_service *s = find(g, &name);
-	if (s)
+	if (s && kn_service_function(s)->contract == KN_CONTRACT_FRAMES)
+		answer_uncallable(x, name);
+	else if (s)
 		kn_relay_start(g, x, s, name, path, let_in);
 	else
 		answer_unknown(x, name);

@@ -185,8 +185,8 @@ static int try_candidate(struct selection *s, const struct candidate *c, struct 
 		r = kn_spec_config(kn_buf_view(&config_text), s->src->arena, &config, err);
 	if (r < 0)
 		return r;
-	/* A bare function runs on no system: the processor is all that it asks for. */
-	if (kn_manifest_is_bare(&m))
+	/* A bare function runs on no system: the processor is all that it asks for. Rules ask nothing. */
+	if (kn_manifest_is_bare(&m) || kn_manifest_is_nf(&m))
 		config.platform = (struct kn_platform){ "linux", config.platform.architecture };
 	if (!platform_fits(&config.platform, &s->others))
 		return 0;

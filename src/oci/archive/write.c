@@ -330,10 +330,11 @@ int kn_archive_write(int out_fd, const struct kn_pack *pack, struct kn_digest *r
 	return r;
 }
 
-int kn_archive_write_bare(int out_fd, const char *reference, int elf_fd, const json_t *labels,
-                          struct kn_digest *ret, struct kn_err *err)
+/* A function in one file that is no container image: config and one layer. */
+static int write_single(int out_fd, const char *reference, const char *artifact_type,
+                        const char *config_type, struct kn_pack_layer layer, const json_t *labels,
+                        struct kn_digest *ret, struct kn_err *err)
 {
-	struct kn_pack_layer layer = { .media_type = KN_TYPE_BARE_ELF, .fd = elf_fd };
 	kn_auto(json_decref) json_t *none = json_object();
 	kn_auto(json_decref) json_t *config =
 		json_pack("{s:s, s:s, s:{s:O}}", "architecture", "amd64", "os", "none", "config",
@@ -342,11 +343,28 @@ int kn_archive_write_bare(int out_fd, const char *reference, int elf_fd, const j
 		return no_memory(err);
 	struct kn_pack pack = {
 		.reference = reference,
-		.artifact_type = KN_TYPE_BARE,
-		.config_type = KN_TYPE_BARE_CONFIG,
+		.artifact_type = artifact_type,
+		.config_type = config_type,
 		.config = config,
 		.layers = &layer,
 		.n_layers = 1,
 	};
 	return kn_archive_write(out_fd, &pack, ret, err);
+}
+
+int kn_archive_write_bare(int out_fd, const char *reference, int elf_fd, const json_t *labels,
+                          struct kn_digest *ret, struct kn_err *err)
+{
+	struct kn_pack_layer layer = { .media_type = KN_TYPE_BARE_ELF, .fd = elf_fd };
+
+	return write_single(out_fd, reference, KN_TYPE_BARE, KN_TYPE_BARE_CONFIG, layer, labels, ret,
+	                    err);
+}
+
+int kn_archive_write_nf(int out_fd, const char *reference, int yaml_fd, const json_t *labels,
+                        struct kn_digest *ret, struct kn_err *err)
+{
+	struct kn_pack_layer layer = { .media_type = KN_TYPE_NF_CHAIN, .fd = yaml_fd };
+
+	return write_single(out_fd, reference, KN_TYPE_NF, KN_TYPE_NF_CONFIG, layer, labels, ret, err);
 }

@@ -50,7 +50,7 @@ static char *path_of(struct kn_images *images, const struct kn_image *image)
 {
 	char name[ROOTFS_NAME];
 
-	if (image->kind == KN_IMAGE_BARE)
+	if (image->kind != KN_IMAGE_CONTAINER)
 		return kn_blob_path(images->blobs, &held_of(image)->manifest.layers[0].digest);
 	rootfs_name(&image->digest, name);
 	return absolute(images, name);
@@ -60,7 +60,7 @@ uint64_t kn_images_rootfs_bytes(struct kn_images *images, const struct kn_image 
 {
 	uint64_t bytes = 0;
 
-	if (image->kind == KN_IMAGE_BARE)
+	if (image->kind != KN_IMAGE_CONTAINER)
 		return held_of(image)->manifest.layers[0].bytes;
 	return rootfs_there(images, &image->digest, &bytes) ? bytes : 0;
 }

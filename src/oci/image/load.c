@@ -13,6 +13,8 @@ const char *kn_image_kind_name(enum kn_image_kind kind)
 		return "container";
 	case KN_IMAGE_BARE:
 		return "bare";
+	case KN_IMAGE_NF:
+		return "nf";
 	}
 	return "unknown";
 }
@@ -109,7 +111,9 @@ static int image_make(struct held *h, const char *reference, struct kn_err *err)
 
 	image->reference = kn_arena_copy(&h->arena, reference, strlen(reference));
 	image->digest = h->descriptor.digest;
-	image->kind = kn_manifest_is_bare(&h->manifest) ? KN_IMAGE_BARE : KN_IMAGE_CONTAINER;
+	image->kind = kn_manifest_is_bare(&h->manifest) ? KN_IMAGE_BARE
+	              : kn_manifest_is_nf(&h->manifest) ? KN_IMAGE_NF
+	                                                : KN_IMAGE_CONTAINER;
 	image->bytes = h->manifest.config.bytes;
 	for (size_t i = 0; i < h->manifest.n_layers; i++)
 		image->bytes += h->manifest.layers[i].bytes;
@@ -177,6 +181,33 @@ static int bare_check(struct kn_blobs *blobs, const struct held *h, struct kn_er
 	return elf_check(blobs, &m->layers[0], err);
 }
 
+/* The chain itself is judged by kiln-nf, when it is built and when it starts. */
+static int nf_check(const struct held *h, struct kn_err *err)
+{
+	const struct kn_manifest *m = &h->manifest;
+
+	if (m->n_layers != 1 || kn_media_of(m->layers[0].media_type) != KN_MEDIA_NF_CHAIN)
+		return kn_fail(err, EINVAL, "a packet function has one layer of type %s",
+		               KN_TYPE_NF_CHAIN);
+	if (m->layers[0].bytes > KN_NF_CHAIN_MAX)
+		return kn_fail(err, EFBIG, "the chain has %llu bytes, at most %d are read",
+		               (unsigned long long)m->layers[0].bytes, KN_NF_CHAIN_MAX);
+	return 0;
+}
+
+static int kind_check(struct kn_blobs *blobs, const struct held *h, struct kn_err *err)
+{
+	switch (h->image.kind) {
+	case KN_IMAGE_BARE:
+		return bare_check(blobs, h, err);
+	case KN_IMAGE_NF:
+		return nf_check(h, err);
+	case KN_IMAGE_CONTAINER:
+		break;
+	}
+	return layers_check(h, err);
+}
+
 static int complete_check(struct kn_blobs *blobs, const struct held *h, struct kn_err *err)
 {
 	for (size_t i = 0; i < h->manifest.n_layers; i++)
@@ -227,8 +258,7 @@ int held_load(struct kn_blobs *blobs, const char *reference, const struct kn_des
 	if (r == 0)
 		r = image_make(h, reference, err);
 	if (r == 0)
-		r = h->image.kind == KN_IMAGE_BARE ? bare_check(blobs, h, err)
-		                                   : layers_check(h, err);
+		r = kind_check(blobs, h, err);
 	if (r < 0)
 		return kn_while(err, "image '%.150s'", reference);
 	*ret = kn_take_ptr(h);

@@ -108,6 +108,14 @@ static int fake_start_message(struct kn_loop *loop, const void *driver,
 	return fake_start_as(&kn_sandbox_fake_message, loop, driver, config, events, ret, err);
 }
 
+static int fake_start_frames(struct kn_loop *loop, const void *driver,
+			     const struct kn_sandbox_config *config,
+			     const struct kn_sandbox_events *events, struct kn_sandbox **ret,
+			     struct kn_err *err)
+{
+	return fake_start_as(&kn_sandbox_fake_frames, loop, driver, config, events, ret, err);
+}
+
 static int fake_connect(struct kn_sandbox *sb, int *ret_fd, struct kn_err *err)
 {
 	struct fake_sandbox *f = fake_of(sb);
@@ -161,6 +169,14 @@ static int fake_stats(struct kn_sandbox *sb, struct kn_sandbox_stats *ret, struc
 	return 0;
 }
 
+static void fake_counters(struct kn_sandbox *sb, kn_counter_visit each, void *arg)
+{
+	const struct kn_fake *fake = fake_of(sb)->fake;
+
+	for (size_t i = 0; i < fake->n_counters; i++)
+		each(&fake->counters[i], arg);
+}
+
 void kn_fake_end(struct kn_sandbox *sb, const char *why)
 {
 	struct kn_err err = KN_ERR_INIT;
@@ -193,4 +209,13 @@ const struct kn_sandbox_ops kn_sandbox_fake_message = {
 	.invoke = fake_invoke,
 	.stop = fake_stop,
 	.stats = fake_stats,
+};
+
+const struct kn_sandbox_ops kn_sandbox_fake_frames = {
+	.name = "fake",
+	.check = fake_check,
+	.start = fake_start_frames,
+	.stop = fake_stop,
+	.stats = fake_stats,
+	.counters = fake_counters,
 };

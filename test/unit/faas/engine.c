@@ -53,6 +53,8 @@ static int setup(void **state)
 								     .driver = &play.driver,
 								     .hypervisor = "fake" };
 	config.classes[KN_CLASS_CONTAINER] = (struct kn_engine_class){ .why = "it comes later" };
+	config.classes[KN_CLASS_NF] =
+		(struct kn_engine_class){ .ops = &kn_sandbox_fake_frames, .driver = &play.driver };
 	assert_ok(kn_engine_new(play.loop, &config, &engine, &err), &err);
 	return 0;
 }
@@ -498,6 +500,35 @@ static void log_keeps_the_newest_lines_and_feeds_followers(void **state)
 	assert_false(other_gone);
 }
 
+static void drivers_counters_rise_across_instances(void **state)
+{
+	struct kn_counter counters[] = {
+		{ "kiln_nf_packets_total", "Frames.", false,
+		  { { "port", "lan" }, { "direction", "rx" } }, 7 },
+		{ "kiln_nf_port_up", "1: it is up.", true, { { "port", "a\"b" } }, 1 },
+	};
+	struct kn_function *fn = play_function("firewall");
+	kn_auto(kn_buf_fini) struct kn_buf text = KN_BUF_INIT;
+
+	(void)state;
+	fn->class = KN_CLASS_NF;
+	fn->contract = KN_CONTRACT_FRAMES;
+	fn->scale_min = 1;
+	play.fake.counters = counters;
+	play.fake.n_counters = 2;
+	deploy(fn);
+	play_pass(5);
+	kn_fake_end(play.fake.newest, "killed");
+	play_pass(1000);
+	assert_int_equal(play.fake.starts, 2);
+	kn_engine_metrics(engine, &text);
+	assert_non_null(strstr(text.ptr, "# TYPE kiln_nf_packets_total counter\n"
+		"kiln_nf_packets_total{function_name=\"firewall.openfaas-fn\",port=\"lan\","
+		"direction=\"rx\"} 14\n"));
+	assert_non_null(strstr(text.ptr, "# TYPE kiln_nf_port_up gauge\n"
+		"kiln_nf_port_up{function_name=\"firewall.openfaas-fn\",port=\"a\\\"b\"} 1\n"));
+}
+
 static void metrics_have_the_gateways_names(void **state)
 {
 	struct kn_service *s = deploy(play_function("hello"));
@@ -548,6 +579,7 @@ int main(void)
 		ENGINE(class_without_driver_is_refused),
 		ENGINE(log_keeps_the_newest_lines_and_feeds_followers),
 		ENGINE(metrics_have_the_gateways_names),
+		ENGINE(drivers_counters_rise_across_instances),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

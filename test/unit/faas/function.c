@@ -241,9 +241,19 @@ static void class_that_does_not_fit_the_image_is_refused(void **state)
 	(void)state;
 	static const struct {
 		const char *text;
-		bool bare;
+		enum kn_image_kind kind;
 		const char *says;
 	} cases[] = {
+		{ A("kiln.class", "microvm"), KN_IMAGE_NF, "class nf only" },
+		{ A("kiln.contract", "http"), KN_IMAGE_NF, "takes frames" },
+		{ F("\"limits\":{}"), KN_IMAGE_NF, "kiln.ports" },
+		{ A("kiln.ports", "a=eth0"), KN_IMAGE_BARE, "is none" },
+		{ A("kiln.class", "nf"), KN_IMAGE_CONTAINER, "kiln build FILE.yaml" },
+		{ A("kiln.contract", "frames"), KN_IMAGE_CONTAINER, "only packet" },
+		{ "{\"service\":\"f\",\"image\":\"f\",\"annotations\":{\"kiln.ports\":\"a=eth0\"},"
+		  "\"labels\":{\"com.openfaas.scale.max\":\"2\"}}", KN_IMAGE_NF, "exactly one instance" },
+		{ "{\"service\":\"f\",\"image\":\"f\",\"annotations\":{\"kiln.ports\":\"a=eth0\"},"
+		  "\"labels\":{\"com.openfaas.scale.min\":\"0\"}}", KN_IMAGE_NF, "exactly one instance" },
 		{ A("kiln.class", "microvm"), true, "is a bare program" },
 		{ A("kiln.class", "container"), true, "is a bare program" },
 		{ A("kiln.contract", "http"), true, "takes messages" },
@@ -256,9 +266,45 @@ static void class_that_does_not_fit_the_image_is_refused(void **state)
 	for (size_t i = 0; i < KN_ARRAY_LEN(cases); i++) {
 		struct kn_err err = KN_ERR_INIT;
 		kn_auto(kn_function_unref) struct kn_function *fn = parsed(cases[i].text);
-		assert_fails(kn_function_resolve(fn, cases[i].bare, &err), EINVAL, &err,
+		assert_fails(kn_function_resolve(fn, cases[i].kind, &err), EINVAL, &err,
 		             cases[i].says);
 	}
+}
+
+static struct kn_function *with_ports(const char *ports)
+{
+	char text[256];
+
+	snprintf(text, sizeof(text), A("kiln.ports", "%s"), ports);
+	return parsed(text);
+}
+
+static void a_chain_has_one_instance_and_its_ports(void **state)
+{
+	struct kn_err err = KN_ERR_INIT;
+	kn_auto(kn_function_unref) struct kn_function *fn = with_ports("lan=eth1, wan=eth2@/run/n");
+
+	(void)state;
+	assert_ok(kn_function_resolve(fn, KN_IMAGE_NF, &err), &err);
+	assert_int_equal(fn->class, KN_CLASS_NF);
+	assert_int_equal(fn->contract, KN_CONTRACT_FRAMES);
+	assert_int_equal(fn->scale_min, 1);
+	assert_int_equal(fn->scale_max, 1);
+	assert_int_equal(fn->ports.n, 2);
+	assert_string_equal(fn->ports.at[0], "lan=eth1");
+	assert_string_equal(fn->ports.at[1], "wan=eth2@/run/n");
+	assert_null(fn->ports.at[2]);
+}
+
+static void an_interface_that_two_functions_want_is_found(void **state)
+{
+	kn_auto(kn_function_unref) struct kn_function *a = with_ports("lan=eth1,wan=eth2@/run/n");
+	kn_auto(kn_function_unref) struct kn_function *b = with_ports("in=eth2,out=eth3");
+	kn_auto(kn_function_unref) struct kn_function *c = with_ports("x=af_xdp:eth2@/run/n");
+
+	(void)state;
+	assert_null(kn_function_shared_port(a, b));
+	assert_string_equal(kn_function_shared_port(a, c), "wan=eth2@/run/n");
 }
 
 static void minimum_alone_raises_the_maximum(void **state)
@@ -537,6 +583,8 @@ int main(void)
 		cmocka_unit_test(deployment_can_be_deployed_again),
 		cmocka_unit_test(status_has_what_openfaas_clients_read),
 		cmocka_unit_test(quiet_function_has_no_empty_promises),
+		cmocka_unit_test(a_chain_has_one_instance_and_its_ports),
+		cmocka_unit_test(an_interface_that_two_functions_want_is_found),
 		cmocka_unit_test(names_may_carry_the_namespace),
 		cmocka_unit_test(stack_gives_deployments_in_order),
 		cmocka_unit_test(bad_stacks_are_refused_with_a_reason),

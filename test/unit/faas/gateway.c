@@ -89,6 +89,8 @@ static int setup(void **state)
 		(struct kn_engine_class){ .ops = &kn_sandbox_fake, .driver = &play.driver };
 	config.classes[KN_CLASS_BARE] =
 		(struct kn_engine_class){ .ops = &kn_sandbox_fake_message, .driver = &play.driver };
+	config.classes[KN_CLASS_NF] =
+		(struct kn_engine_class){ .ops = &kn_sandbox_fake_frames, .driver = &play.driver };
 	assert_ok(kn_engine_new(play.loop, &config, &f.engine, &err), &err);
 
 	int fd = kn_tcp_listen("127.0.0.1:0", &err);
@@ -227,6 +229,24 @@ static void function_says(int n, const char *text)
 #define OK(body)  "HTTP/1.1 200 OK\r\nContent-Length: " body
 
 /* ---- routes ----------------------------------------------------------------------------------- */
+
+static void packet_functions_answer_no_http(void **state)
+{
+	struct kn_function *fn = play_function("firewall");
+	kn_auto(kn_buf_fini) struct kn_buf text = KN_BUF_INIT;
+
+	(void)state;
+	fn->class = KN_CLASS_NF;
+	fn->contract = KN_CONTRACT_FRAMES;
+	fn->scale_min = 1;
+	deploy(fn);
+	assert_int_equal(play.fake.starts, 1);
+	const char *answer = talk(GET("/function/firewall"));
+	assert_says(answer, "405 Method Not Allowed");
+	assert_says(answer, "Allow: \r\n");
+	assert_says(answer, "frames at its ports are its events");
+	assert_int_equal(play.fake.starts, 1);
+}
 
 static void paths_reach_functions_or_control(void **state)
 {
@@ -990,6 +1010,7 @@ static void a_hundred_clients_share_one_start(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		GATEWAY(packet_functions_answer_no_http),
 		GATEWAY(paths_reach_functions_or_control),
 		GATEWAY(fields_of_the_hop_stay_and_ours_are_added),
 		GATEWAY(protected_function_asks_and_keeps_the_token_from_it),

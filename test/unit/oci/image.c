@@ -544,6 +544,38 @@ static void bare_function_is_its_own_root_file(void **state)
 	assert_null(kn_images_trouble(images));
 }
 
+static int import_chain(struct kn_images *images, size_t bytes, struct kn_image **ret,
+                        struct kn_err *err)
+{
+	kn_auto(kn_free) char *yaml = malloc(bytes);
+	assert_non_null(yaml);
+	memset(yaml, '#', bytes);
+	kn_auto(kn_close) int in = fixture_fd(yaml, bytes), out = fixture_fd("", 0);
+	struct kn_images_import what = { .fd = out };
+	struct kn_digest d;
+
+	assert_ok(kn_archive_write_nf(out, "firewall:1", in, NULL, &d, err), err);
+	assert_int_equal(lseek(out, 0, SEEK_SET), 0);
+	return kn_images_import(images, &what, ret, err);
+}
+
+static void chain_is_its_own_root_file(void **state)
+{
+	kn_auto(kn_images_close) struct kn_images *images = open_with("/nonexistent/mkfs");
+	kn_auto(kn_image_unref) struct kn_image *i = NULL, *large = NULL;
+	kn_auto(kn_free) char *path = NULL;
+	struct kn_err err = KN_ERR_INIT;
+
+	(void)state;
+	assert_ok(import_chain(images, 100, &i, &err), &err);
+	assert_int_equal(i->kind, KN_IMAGE_NF);
+	assert_string_equal(kn_image_kind_name(i->kind), "nf");
+	path = kn_images_rootfs_cached(images, i);
+	assert_non_null(path);
+	assert_int_equal(kn_images_rootfs_bytes(images, i), 100);
+	assert_fails(import_chain(images, KN_NF_CHAIN_MAX + 1, &large, &err), EFBIG, &err, "at most");
+}
+
 static void bare_function_of_another_machine_is_refused(void **state)
 {
 	kn_auto(kn_images_close) struct kn_images *images = open_store();
@@ -595,6 +627,7 @@ int main(void)
 		test(packing_can_be_cancelled),
 		test(wrong_diff_id_is_found_when_unpacking),
 		test(bare_function_is_its_own_root_file),
+		test(chain_is_its_own_root_file),
 		test(bare_function_of_another_machine_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
