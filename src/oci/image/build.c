@@ -16,13 +16,9 @@
 #include "base/fd.h"
 #include "oci/rootfs.h"
 
-#define SUFFIX ".erofs"
-
-enum { ROOTFS_NAME = sizeof("rootfs/sha512-") + 128 + sizeof(SUFFIX) };
-
 static void rootfs_name(const struct kn_digest *d, char ret[ROOTFS_NAME])
 {
-	snprintf(ret, ROOTFS_NAME, "rootfs/%s-%s" SUFFIX, kn_digest_algorithm(d), kn_digest_hex(d));
+	snprintf(ret, ROOTFS_NAME, "rootfs/%s-%s" ROOTFS_SUFFIX, kn_digest_algorithm(d), kn_digest_hex(d));
 }
 
 static char *absolute(const struct kn_images *images, const char *name)
@@ -67,7 +63,9 @@ uint64_t kn_images_rootfs_bytes(struct kn_images *images, const struct kn_image 
 
 char *kn_images_rootfs_cached(struct kn_images *images, const struct kn_image *image)
 {
-	return kn_images_rootfs_bytes(images, image) ? path_of(images, image) : NULL;
+	const bool there = kn_images_rootfs_bytes(images, image) > 0;
+
+	return there && atomic_load(&held_of(image)->checked) ? path_of(images, image) : NULL;
 }
 
 /* ---- building ------------------------------------------------------------------------------ */
@@ -94,6 +92,22 @@ static int build_in(struct kn_images *images, const struct kn_image *image, cons
 	return kn_rootfs_build(&config, NULL, err);
 }
 
+/* Make sure that it is there and whole; what was spoiled is built again. */
+static int ready(struct kn_images *images, const struct kn_image *image, const char *work,
+                 const struct kn_progress *progress, struct kn_err *err)
+{
+	char name[ROOTFS_NAME];
+	uint64_t bytes;
+
+	if (image->kind == KN_IMAGE_BARE)
+		return image_check_program(images, held_of(image), err);
+	rootfs_name(&image->digest, name);
+	if (rootfs_there(images, &image->digest, &bytes) && rootfs_is_whole(images, name))
+		return 0;
+	int r = build_in(images, image, work, progress, err);
+	return r < 0 ? r : rootfs_note_sum(images, name, err);
+}
+
 static int build_run(struct kn_images *images, const struct kn_image *image,
                      const struct kn_progress *progress, struct kn_err *err)
 {
@@ -105,18 +119,17 @@ static int build_run(struct kn_images *images, const struct kn_image *image,
 	snprintf(work, sizeof(work), "tmp/build-%u", atomic_fetch_add(&images->next_build, 1));
 	if (mkdirat(root, work, 0700) < 0)
 		return kn_fail(err, errno, "make '%s': %s", work, strerror(errno));
-	int r = build_in(images, image, work, progress, err);
+	int r = ready(images, image, work, progress, err);
 	/* What cannot be removed now goes when the store is opened next. */
 	(void)!kn_remove_tree(root, work, NULL);
 	if (r < 0)
 		return kn_while(err, "image '%.150s'", image->reference);
 	/* Removed meanwhile: its collection came too early to see this file. */
 	if (!images_has(images, &image->digest)) {
-		char name[ROOTFS_NAME];
-		rootfs_name(&image->digest, name);
-		unlinkat(root, name, 0);
+		images_collect_rootfs(images);
 		return kn_fail(err, ENOENT, "image '%.150s' was removed", image->reference);
 	}
+	atomic_store(&held_of(image)->checked, true);
 	return 0;
 }
 
@@ -199,7 +212,8 @@ static int build_once(struct kn_images *images, const struct kn_image *image,
 
 	*ret_again = false;
 	pthread_mutex_lock(&images->lock);
-	if (rootfs_there(images, &image->digest, &bytes)) {
+	if (atomic_load(&held_of(image)->checked) &&
+	    (image->kind == KN_IMAGE_BARE || rootfs_there(images, &image->digest, &bytes))) {
 		pthread_mutex_unlock(&images->lock);
 		return 0;
 	}
@@ -219,7 +233,7 @@ static int build_once(struct kn_images *images, const struct kn_image *image,
 int kn_images_rootfs(struct kn_images *images, const struct kn_image *image,
                      const struct kn_progress *progress, char **ret, struct kn_err *err)
 {
-	bool again = image->kind == KN_IMAGE_CONTAINER;
+	bool again = true;
 	int r = 0;
 
 	while (again) {
@@ -242,10 +256,11 @@ int kn_images_rootfs(struct kn_images *images, const struct kn_image *image,
 static bool rootfs_wanted(struct kn_images *images, const char *name)
 {
 	char text[KN_DIGEST_TEXT];
-	const char *suffix = strstr(name, SUFFIX);
+	const char *suffix = strrchr(name, '.');
 	struct kn_digest d;
 
-	if (!suffix || suffix - name >= (ptrdiff_t)sizeof(text))
+	if (!suffix || suffix - name >= (ptrdiff_t)sizeof(text) ||
+	    (strcmp(suffix, ROOTFS_SUFFIX) != 0 && strcmp(suffix, ROOTFS_SUM_SUFFIX) != 0))
 		return true;             /* not ours */
 	snprintf(text, sizeof(text), "%.*s", (int)(suffix - name), name);
 	char *dash = strchr(text, '-');

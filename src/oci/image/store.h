@@ -10,6 +10,7 @@
 struct held {
 	struct kn_image image;
 	atomic_uint refs;
+	atomic_bool checked;               /* what a sandbox starts from is there, and whole */
 	struct kn_arena arena;             /* owns everything below and every string above */
 	struct kn_descriptor descriptor;   /* of the manifest */
 	struct kn_manifest manifest;
@@ -65,6 +66,20 @@ struct kn_images {
 
 /** Is the image still there under any name? Takes the lock. */
 bool images_has(struct kn_images *images, const struct kn_digest *digest);
+
+/* Files of the cache of root file systems, relative to the store's folder. */
+#define ROOTFS_SUFFIX     ".erofs"
+#define ROOTFS_SUM_SUFFIX ".sum"
+enum { ROOTFS_NAME = sizeof("rootfs/sha512-") + 128 + sizeof(ROOTFS_SUFFIX) };
+
+/** Does the program of a bare image have its digest? Errors: EBADMSG names the blob. (check.c) */
+int image_check_program(const struct kn_images *images, const struct held *h, struct kn_err *err);
+
+/** Is a root file system what was built? rootfs: "rootfs/NAME.erofs". (check.c) */
+bool rootfs_is_whole(const struct kn_images *images, const char *rootfs);
+
+/** Note the sum of one that was just built. (check.c) */
+int rootfs_note_sum(const struct kn_images *images, const char *rootfs, struct kn_err *err);
 
 /** Remove root file systems of images that are gone. (build.c) */
 void images_collect_rootfs(struct kn_images *images);

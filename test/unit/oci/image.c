@@ -251,7 +251,7 @@ static void root_file_system_goes_with_its_image(void **state)
 
 	(void)state;
 	assert_ok(kn_images_rootfs(images, i, NULL, &path, &err), &err);
-	assert_int_equal(fixture_count(fixture_path("store/rootfs")), 1);
+	assert_int_equal(fixture_count(fixture_path("store/rootfs")), 2);   /* and its sum */
 	assert_ok(kn_images_remove(images, KN_VIEW("a:1"), NULL, NULL, &err), &err);
 	assert_int_equal(fixture_count(fixture_path("store/rootfs")), 0);
 	assert_null(kn_images_rootfs_cached(images, i));
@@ -522,6 +522,57 @@ static int import_bare(struct kn_images *images, int elf, struct kn_image **ret,
 	return kn_images_import(images, &what, ret, err);
 }
 
+static void spoil(const char *path, off_t at)
+{
+	kn_auto(kn_close) int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	assert_int_equal(pwrite(fd, "\xde\xad", 2, at), 2);
+}
+
+static void spoiled_root_file_system_is_built_again(void **state)
+{
+	kn_auto(kn_images_close) struct kn_images *images = open_store();
+	kn_auto(kn_image_unref) struct kn_image *i = import(images, "a:1", "text"), *j = NULL;
+	kn_auto(kn_free) char *path = NULL, *again = NULL;
+	struct kn_err err = KN_ERR_INIT;
+
+	(void)state;
+	assert_ok(kn_images_rootfs(images, i, NULL, &path, &err), &err);
+	struct kn_digest good = digest_of_file(path);
+	kn_images_close(kn_take_ptr(images));
+	spoil(path, 2000);
+	images = open_store();
+	assert_ok(kn_images_find(images, KN_VIEW("a:1"), &j, &err), &err);
+	assert_null(kn_images_rootfs_cached(images, j));
+	assert_ok(kn_images_rootfs(images, j, NULL, &again, &err), &err);
+	struct kn_digest is = digest_of_file(again);
+	assert_string_equal(is.text, good.text);
+}
+
+static void spoiled_program_is_refused(void **state)
+{
+	kn_auto(kn_images_close) struct kn_images *images = open_with("/nonexistent/mkfs");
+	kn_auto(kn_close) int elf = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	kn_auto(kn_image_unref) struct kn_image *i = NULL, *j = NULL;
+	kn_auto(kn_free) char *path = NULL, *again = NULL;
+	struct kn_err err = KN_ERR_INIT;
+
+	(void)state;
+	assert_ok(import_bare(images, elf, &i, &err), &err);
+	assert_ok(kn_images_rootfs(images, i, NULL, &path, &err), &err);
+	kn_images_close(kn_take_ptr(images));
+	assert_int_equal(chmod(path, 0600), 0);
+	spoil(path, 5000);
+	images = open_with("/nonexistent/mkfs");
+	assert_ok(kn_images_find(images, kn_view_of(i->reference), &j, &err), &err);
+	assert_fails(kn_images_rootfs(images, j, NULL, &again, &err), EBADMSG, &err, "was spoiled");
+	assert_null(kn_images_rootfs_cached(images, j));
+	kn_image_unref(kn_take_ptr(j));
+	assert_int_equal(lseek(elf, 0, SEEK_SET), 0);
+	assert_ok(import_bare(images, elf, &j, &err), &err);   /* the cure */
+	assert_ok(kn_images_rootfs(images, j, NULL, &again, &err), &err);
+}
+
 static void bare_function_is_its_own_root_file(void **state)
 {
 	kn_auto(kn_images_close) struct kn_images *images = open_with("/nonexistent/mkfs");
@@ -534,8 +585,9 @@ static void bare_function_is_its_own_root_file(void **state)
 	assert_ok(import_bare(images, elf, &i, &err), &err);
 	assert_int_equal(i->kind, KN_IMAGE_BARE);
 	assert_null(i->argv[0]);
-	cached = kn_images_rootfs_cached(images, i);
+	assert_null(kn_images_rootfs_cached(images, i));   /* nobody has checked it yet */
 	assert_ok(kn_images_rootfs(images, i, NULL, &path, &err), &err);
+	cached = kn_images_rootfs_cached(images, i);
 	assert_string_equal(cached, path);
 	struct kn_digest a = digest_of_file(path), b = digest_of_file("/proc/self/exe");
 	assert_string_equal(a.text, b.text);
@@ -626,6 +678,8 @@ int main(void)
 		test(missing_and_failing_mkfs_are_told),
 		test(packing_can_be_cancelled),
 		test(wrong_diff_id_is_found_when_unpacking),
+		test(spoiled_root_file_system_is_built_again),
+		test(spoiled_program_is_refused),
 		test(bare_function_is_its_own_root_file),
 		test(chain_is_its_own_root_file),
 		test(bare_function_of_another_machine_is_refused),
