@@ -55,5 +55,16 @@ kn_must_use int kn_control_new(const struct kn_control_config *config, struct kn
 void kn_control_free(struct kn_control *ctl);
 KN_AUTO(kn_control_free, struct kn_control *);
 
+/** Are functions of an earlier life still on their way to the engine? */
+bool kn_control_restoring(const struct kn_control *ctl);
+
+/**
+ * Why is a function not in the engine, although it is deployed?
+ *
+ * ret_why  the reason, borrowed until the loop's round ends; NULL: it is being made ready
+ * Returns  false when there is no function of this name
+ */
+bool kn_control_why_not(const struct kn_control *ctl, struct kn_view name, const char **ret_why);
+
 /** Answer a request, now or later. */
 void kn_control_request(struct kn_control *ctl, struct kn_http_exchange *x);

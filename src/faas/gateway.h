@@ -29,6 +29,11 @@ struct kn_gateway_config {
 		      void *arg);
 	/** Answer what is not for a function: kn_control_request(). */
 	void (*other)(struct kn_http_exchange *x, void *arg);
+	/**
+	 * The engine does not know the name: false when nobody does, else ret_why says why it cannot
+	 * be called (NULL: not yet). kn_control_why_not(); a NULL slot: nobody does.
+	 */
+	bool (*why_not)(struct kn_view name, const char **ret_why, void *arg);
 	void *arg;
 };
 

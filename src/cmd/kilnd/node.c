@@ -26,6 +26,9 @@ static const char LOCK_FILE[] = "kilnd.lock";
 /* How often a draining node looks whether it is done. */
 enum { TICK_MS = 10 };
 
+/* How long a start waits for functions of an earlier life. */
+enum { SETTLE_MS = 700 };
+
 /* ---- folders ---------------------------------------------------------------------------------- */
 
 /* Hold a lock file for the life of the process. */
@@ -275,6 +278,11 @@ static void allow(struct kn_http_exchange *x, uint32_t scope, kn_auth_done done,
 	kn_auth_request(((struct kn_node *)arg)->auth, x, scope, done, done_arg);
 }
 
+static bool why_not(struct kn_view name, const char **ret_why, void *arg)
+{
+	return kn_control_why_not(((struct kn_node *)arg)->control, name, ret_why);
+}
+
 static void other(struct kn_http_exchange *x, void *arg)
 {
 	kn_control_request(((struct kn_node *)arg)->control, x);
@@ -311,6 +319,7 @@ static int open_gateway(struct kn_node *n, int listen_fd, struct kn_err *err)
 					    .functions_need_token = o->functions_need_token,
 					    .allow = allow,
 					    .other = other,
+					    .why_not = why_not,
 					    .arg = n };
 
 	config.http.max_connections = (size_t)fit_connections(o->max_connections);
@@ -345,7 +354,11 @@ static void on_signal(const struct signalfd_siginfo *si, void *arg)
 {
 	struct kn_node *n = arg;
 
-	if (n->draining || !n->gateway) {
+	if (!n->gateway) {
+		n->draining = true; /* it has not served yet: kn_node_run() returns at once */
+		return;
+	}
+	if (n->draining) {
 		kn_log(KN_WARN, "second signal: leaving at once", KN_U("signal", si->ssi_signo));
 		kn_loop_stop(n->loop);
 		return;
@@ -369,6 +382,22 @@ static int watch_signals(struct kn_node *n, struct kn_err *err)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	return kn_loop_signals(n->loop, &set, on_signal, n, err);
+}
+
+/* ---- functions of an earlier life -------------------------------------------------------------- */
+
+/*
+ * Images are checked before their functions start, which may take longer than one wants to wait for
+ * a node: after SETTLE_MS it serves, and functions that are not there yet answer 503 until they are.
+ */
+static int settle(struct kn_node *n, struct kn_err *err)
+{
+	const uint64_t until = kn_now_ns() + SETTLE_MS * KN_NS_PER_MS;
+	int r = 0;
+
+	while (r >= 0 && !n->draining && kn_control_restoring(n->control) && kn_now_ns() < until)
+		r = kn_loop_once(n->loop, TICK_MS);
+	return r < 0 ? kn_fail(err, -r, "event loop: %s", strerror(-r)) : 0;
 }
 
 /* ---- a node's life ---------------------------------------------------------------------------- */
@@ -419,11 +448,18 @@ int kn_node_open(struct kn_node *n, const struct kn_kilnd_options *options, stru
 		return r;
 	}
 	tell_classes(n);
+	r = settle(n, err);
+	if (r < 0) {
+		kn_close(listen_fd);
+		return r;
+	}
 	return open_gateway(n, listen_fd, err);
 }
 
 int kn_node_run(struct kn_node *n, struct kn_err *err)
 {
+	if (n->draining)
+		return 0;
 	printf("ready http://%s\n", n->addr);
 	if (fflush(stdout) != 0)
 		kn_log(KN_WARN, "nobody reads standard output");

@@ -201,7 +201,7 @@ static void with_image(struct change *ch)
 		return;
 	}
 	ch->job = (struct kn_job){ .run = build, .done = built };
-	if (turn_submit(ch->ctl, &ch->job, &ch->err) < 0)
+	if (turn_submit(ch->ctl, &ch->job, ch->kind == CHANGE_RESTORE, &ch->err) < 0)
 		change_fail(ch, NULL);
 }
 
@@ -301,6 +301,23 @@ static struct kn_function *parsed_again(const struct kn_function *fn)
 	return again;
 }
 
+/* A function that has no image yet waits for one under the name that it was deployed with. */
+static bool waits_for(const struct kn_control *ctl, const struct entry *e,
+                      const struct kn_image *image)
+{
+	kn_auto(kn_image_unref) struct kn_image *found = NULL;
+
+	return !e->image && e->why &&
+	       kn_images_find(ctl->config.images, kn_view_of(e->fn->image), &found, NULL) == 0 &&
+	       kn_digest_is(&found->digest, &image->digest);
+}
+
+static bool has_older(const struct entry *e, const struct kn_image *image)
+{
+	return e->image && strcmp(e->image->reference, image->reference) == 0 &&
+	       !kn_digest_is(&e->image->digest, &image->digest);
+}
+
 /*
  * The old image loses its files with its last name, so functions must not stay with it: they go on
  * with the new one, as after a deploy. Starting a change may move the table: one at a time.
@@ -309,13 +326,37 @@ void change_refresh(struct kn_control *ctl, const struct kn_image *image)
 {
 	for (size_t i = 0; i < ctl->n_entries; i++) {
 		const struct entry *e = &ctl->entries[i];
-		if (!e->image || strcmp(e->image->reference, image->reference) != 0 ||
-		    kn_digest_is(&e->image->digest, &image->digest))
+		if (!has_older(e, image) && !waits_for(ctl, e, image))
 			continue;
 		struct kn_function *fn = parsed_again(e->fn);
 		if (fn)
 			change_start(ctl, NULL, fn, CHANGE_RESTORE);
 	}
+}
+
+/* ---- what cannot be called ------------------------------------------------------------------ */
+
+bool kn_control_restoring(const struct kn_control *ctl)
+{
+	const struct change *ch = ctl->changes;
+
+	while (ch && ch->kind != CHANGE_RESTORE)
+		ch = ch->next;
+	return ch != NULL;
+}
+
+bool kn_control_why_not(const struct kn_control *ctl, struct kn_view name, const char **ret_why)
+{
+	for (const struct change *ch = ctl->changes; ch; ch = ch->next)
+		if (ch->kind == CHANGE_RESTORE && ch->fn &&
+		    kn_view_is(name, kn_view_of(ch->fn->name))) {
+			*ret_why = NULL;
+			return true;
+		}
+	const struct entry *e = entry_find(ctl, name);
+	if (e)
+		*ret_why = e->why;
+	return e != NULL;
 }
 
 /* ---- deleting ------------------------------------------------------------------------------ */

@@ -170,7 +170,7 @@ static void on_end(struct kn_http_exchange *x, void *arg)
 	struct upload *u = arg;
 
 	(void)x;
-	if (turn_submit(u->ctl, &u->job, &u->err) < 0)
+	if (turn_submit(u->ctl, &u->job, false, &u->err) < 0)
 		upload_fail(u);
 	else
 		u->importing = true;

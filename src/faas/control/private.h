@@ -85,8 +85,13 @@ const char *image_user(const struct kn_image *image, void *arg);
 
 /* ---- long jobs, one at a time (turn.c) ----------------------------------------------------- */
 
-/** Run job in a worker when its turn comes; its done calls turn_over(). Errors: EAGAIN */
-kn_must_use int turn_submit(struct kn_control *ctl, struct kn_job *job, struct kn_err *err);
+/**
+ * Run job in a worker when its turn comes; its done calls turn_over().
+ * must    however many wait: a function that is stored has no client who could try again
+ * Errors  EAGAIN
+ */
+kn_must_use int turn_submit(struct kn_control *ctl, struct kn_job *job, bool must,
+                            struct kn_err *err);
 void turn_over(struct kn_control *ctl);
 
 /* ---- what is started (launch.c) ------------------------------------------------------------ */

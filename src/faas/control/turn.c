@@ -8,7 +8,7 @@
  */
 enum { MAX_IN_LINE = 64 };
 
-int turn_submit(struct kn_control *ctl, struct kn_job *job, struct kn_err *err)
+int turn_submit(struct kn_control *ctl, struct kn_job *job, bool must, struct kn_err *err)
 {
 	struct kn_job **last = &ctl->in_line;
 	unsigned n = 0;
@@ -20,7 +20,7 @@ int turn_submit(struct kn_control *ctl, struct kn_job *job, struct kn_err *err)
 	}
 	for (; *last; last = &(*last)->next)
 		n++;
-	if (n >= MAX_IN_LINE)
+	if (n >= MAX_IN_LINE && !must)
 		return kn_fail(err, EAGAIN, "%d images are waited for: try again soon", MAX_IN_LINE);
 	job->next = NULL;
 	*last = job;

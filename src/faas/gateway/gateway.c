@@ -20,10 +20,20 @@ static struct kn_service *find(const struct kn_gateway *g, struct kn_view *name)
 	return kn_engine_find(g->config.engine, first);
 }
 
-static void answer_unknown(struct kn_http_exchange *x, struct kn_view name)
+static void answer_unknown(const struct kn_gateway *g, struct kn_http_exchange *x,
+			   struct kn_view name)
 {
+	const char *why = NULL;
 	char text[160];
 
+	if (g->config.why_not && g->config.why_not(name, &why, g->config.arg)) {
+		if (why)
+			kn_gateway_error(x, NULL, 503, 0, "kiln describe tells more", why);
+		else
+			kn_gateway_error(x, NULL, 503, 1, "try again soon",
+					 "the function is being made ready");
+		return;
+	}
 	snprintf(text, sizeof(text), "there is no function '%.*s'",
 		 (int)kn_min(name.len, (size_t)80), name.ptr);
 	kn_gateway_error(x, NULL, 404, 0, "kiln list shows the functions of this node", text);
@@ -56,7 +66,7 @@ static void invoke(struct kn_gateway *g, struct kn_http_exchange *x, bool let_in
 	else if (s)
 		kn_relay_start(g, x, s, name, path, let_in);
 	else
-		answer_unknown(x, name);
+		answer_unknown(g, x, name);
 }
 
 static void on_allowed(struct kn_http_exchange *x, const struct kn_caller *caller, void *arg)

@@ -134,6 +134,8 @@ static void start_node(struct fixture *f)
 	open_images(f);
 	start_engine(f);
 	assert_ok(try_control(f, &err), &err);
+	while (kn_control_restoring(f->ctl))
+		assert_true(kn_loop_once(f->probe.loop, 100) >= 0);
 	start_server(f);
 }
 
@@ -757,10 +759,14 @@ static void function_without_its_image_stays_and_says_why(void **state)
 	assert_status(&f->probe, 200);
 	assert_reply_has(&f->probe, "\"lastError\":");
 	assert_reply_has(&f->probe, "denoise:1");
-	/* What was missing comes back; an update heals it. */
+	const char *why = NULL;
+	assert_true(kn_control_why_not(f->ctl, KN_VIEW("denoise"), &why));
+	assert_non_null(strstr(why, "denoise:1"));
+	assert_false(kn_control_why_not(f->ctl, KN_VIEW("denoise2"), &why));
+	/* What was missing comes back: the function does, too. */
 	import(f, "denoise:1", 'a');
-	call(f, "PUT", "/system/functions", "{\"service\":\"denoise\",\"image\":\"denoise:1\"}");
-	assert_status(&f->probe, 202);
+	while (kn_control_restoring(f->ctl))
+		assert_true(kn_loop_once(f->probe.loop, 100) >= 0);
 	assert_int_equal(kn_engine_count(f->engine), 1);
 	call(f, "DELETE", "/system/functions", "{\"functionName\":\"denoise\"}");
 	assert_status(&f->probe, 202);

@@ -66,6 +66,14 @@ static void allow(struct kn_http_exchange *x, uint32_t scope, kn_auth_done done,
 		kn_http_reply_text(x, 401, "text/plain", "no token\n");
 }
 
+/* What the control plane would know of functions that the engine does not have. */
+static bool why_not(struct kn_view name, const char **ret_why, void *arg)
+{
+	(void)arg;
+	*ret_why = kn_view_is(name, KN_VIEW("spoiled")) ? "the image is spoiled" : NULL;
+	return *ret_why || kn_view_is(name, KN_VIEW("early"));
+}
+
 static void other(struct kn_http_exchange *x, void *arg)
 {
 	(void)arg;
@@ -100,7 +108,8 @@ static int setup(void **state)
 					     .engine = f.engine,
 					     .http = KN_HTTP_SERVER_DEFAULTS,
 					     .allow = allow,
-					     .other = other };
+					     .other = other,
+					     .why_not = why_not };
 	gateway.http.max_connections = MANY + 20;
 	assert_ok(kn_gateway_new(&gateway, fd, &f.gateway, &err), &err);
 	return 0;
@@ -260,6 +269,9 @@ static void paths_reach_functions_or_control(void **state)
 	assert_says(talk(GET("/metrics")), "control\n");
 	assert_says(talk(GET("/function/")), "404 Not Found");
 	assert_says(talk(GET("/function/none")), "there is no function 'none'");
+	assert_says(talk(GET("/function/spoiled")), "the image is spoiled");
+	assert_says(talk(GET("/function/spoiled")), "503");
+	assert_says(talk(GET("/function/early")), "Retry-After: 1");
 	deploy(play_function("hello"));
 	assert_says(talk(GET("/function/hello.elsewhere")), "404 Not Found");
 
