@@ -5,10 +5,12 @@ JOBS ?= $(shell nproc)
 BUILDTYPE ?= debugoptimized
 PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 10
+SOAK_SECONDS ?= 600
+SOAK_KILLS ?= 200
 export JOBS FUZZ_SECONDS
 
 .DEFAULT_GOAL := all
-.PHONY: all setup demo test unit bench lint fuzz format install clean help
+.PHONY: all setup demo test unit bench soak lint fuzz format install clean help
 
 all: setup build/build.ninja   ## install what is missing, build into build/
 	ninja -C build -j $(JOBS)
@@ -31,6 +33,10 @@ unit: all                      ## the unit tests alone, quick
 bench: all                     ## measure, with floors and peers in the same run
 	@tools/setup bench
 	bench/run
+
+soak: all                      ## a node under load for SOAK_SECONDS (600), then SOAK_KILLS (200) kills
+	test/host/soak.py build --seconds $(SOAK_SECONDS)
+	test/host/survival.py build --kills $(SOAK_KILLS)
 
 lint:                          ## static analysis: cppcheck, clang-tidy, gcc -fanalyzer
 	@tools/setup lint
