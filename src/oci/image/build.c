@@ -99,8 +99,8 @@ static int ready(struct kn_images *images, const struct kn_image *image, const c
 	char name[ROOTFS_NAME];
 	uint64_t bytes;
 
-	if (image->kind == KN_IMAGE_BARE)
-		return image_check_program(images, held_of(image), err);
+	if (image->kind != KN_IMAGE_CONTAINER)
+		return image_check_layer(images, held_of(image), err);
 	rootfs_name(&image->digest, name);
 	if (rootfs_there(images, &image->digest, &bytes) && rootfs_is_whole(images, name))
 		return 0;
@@ -213,7 +213,7 @@ static int build_once(struct kn_images *images, const struct kn_image *image,
 	*ret_again = false;
 	pthread_mutex_lock(&images->lock);
 	if (atomic_load(&held_of(image)->checked) &&
-	    (image->kind == KN_IMAGE_BARE || rootfs_there(images, &image->digest, &bytes))) {
+	    (image->kind != KN_IMAGE_CONTAINER || rootfs_there(images, &image->digest, &bytes))) {
 		pthread_mutex_unlock(&images->lock);
 		return 0;
 	}

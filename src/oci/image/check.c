@@ -46,7 +46,7 @@ static int sum_of(const struct kn_images *images, const char *name, struct kn_di
 	return sum_of_file(fd, KN_SHA256, ret, err);
 }
 
-int image_check_program(const struct kn_images *images, const struct held *h, struct kn_err *err)
+int image_check_layer(const struct kn_images *images, const struct held *h, struct kn_err *err)
 {
 	const struct kn_digest *expect = &h->manifest.layers[0].digest;
 	struct kn_digest is;

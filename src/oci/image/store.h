@@ -72,8 +72,8 @@ bool images_has(struct kn_images *images, const struct kn_digest *digest);
 #define ROOTFS_SUM_SUFFIX ".sum"
 enum { ROOTFS_NAME = sizeof("rootfs/sha512-") + 128 + sizeof(ROOTFS_SUFFIX) };
 
-/** Does the program of a bare image have its digest? Errors: EBADMSG names the blob. (check.c) */
-int image_check_program(const struct kn_images *images, const struct held *h, struct kn_err *err);
+/** Does the one layer of a bare or packet function have its digest? Errors: EBADMSG names the blob. (check.c) */
+int image_check_layer(const struct kn_images *images, const struct held *h, struct kn_err *err);
 
 /** Is a root file system what was built? rootfs: "rootfs/NAME.erofs". (check.c) */
 bool rootfs_is_whole(const struct kn_images *images, const char *rootfs);

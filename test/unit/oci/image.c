@@ -622,8 +622,7 @@ static void chain_is_its_own_root_file(void **state)
 	assert_ok(import_chain(images, 100, &i, &err), &err);
 	assert_int_equal(i->kind, KN_IMAGE_NF);
 	assert_string_equal(kn_image_kind_name(i->kind), "nf");
-	path = kn_images_rootfs_cached(images, i);
-	assert_non_null(path);
+	assert_ok(kn_images_rootfs(images, i, NULL, &path, &err), &err);
 	assert_int_equal(kn_images_rootfs_bytes(images, i), 100);
 	assert_fails(import_chain(images, KN_NF_CHAIN_MAX + 1, &large, &err), EFBIG, &err, "at most");
 }
