@@ -75,6 +75,7 @@ struct kn_function {
 	uint32_t queue;               /* kiln.queue: requests that may wait for an instance */
 	uint32_t scale_min;           /* label com.openfaas.scale.min: instances kept; 0 */
 	uint32_t scale_max;           /* label com.openfaas.scale.max: instances at most */
+	const struct kn_egress *egress; /* kiln.egress; NULL: no network */
 	uint64_t timeout_ms;          /* kiln.timeout: the one deadline of an invocation, start and wait included */
 	uint64_t boot_timeout_ms;     /* kiln.boot-timeout: start to ready */
 	uint64_t memory_bytes;        /* limits.memory */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "faas/function/private.h"
+#include "host/egress.h"
 #include "packet/binding.h"
 
 enum {
@@ -182,6 +183,11 @@ static int read_pids(struct kn_function *fn, const char *value, struct kn_err *e
 	return r;
 }
 
+static int read_egress(struct kn_function *fn, const char *value, struct kn_err *err)
+{
+	return kn_egress_parse(kn_view_of(value), &fn->arena, &fn->egress, err);
+}
+
 static int read_timeout(struct kn_function *fn, const char *value, struct kn_err *err)
 {
 	return read_duration(value, &fn->timeout_ms, err);
@@ -258,6 +264,7 @@ static const struct {
 	{ "kiln.concurrency", read_concurrency },
 	{ "kiln.queue", read_queue },
 	{ "kiln.pids", read_pids },
+	{ "kiln.egress", read_egress },
 	{ "kiln.timeout", read_timeout },
 	{ "kiln.boot-timeout", read_boot_timeout },
 };
@@ -358,6 +365,8 @@ static int fit_bare(struct kn_function *fn, struct kn_err *err)
 		fn->memory_bytes = BARE_MEMORY;
 	fn->memory_bytes = (fn->memory_bytes + BARE_MEMORY_STEP - 1) / BARE_MEMORY_STEP *
 	                   BARE_MEMORY_STEP;
+	if (fn->egress)
+		return kn_fail(err, EINVAL, "kiln.egress: a bare function has no network");
 	if (fn->vcpus > 1)
 		return kn_fail(err, EINVAL, "limits.cpu: a bare function has one vCPU");
 	return 0;

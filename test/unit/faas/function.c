@@ -172,6 +172,7 @@ static void bad_deployments_are_refused_with_a_reason(void **state)
 		{ A("kiln.ready-path", "/a\\r\\nX: y"), "begins with '/'" },
 		{ A("kiln.auth", "none"), "token, open" },
 		{ A("kiln.concurrency", "0"), "1 to 4096" },
+		{ A("kiln.egress", "http://a.example"), "annotation 'kiln.egress': 'http://a.example' is" },
 		{ A("kiln.queue", "-1"), "0 to 65536" },
 		{ A("kiln.pids", "0"), "1 to 65536" },
 		{ A("kiln.timeout", "0"), "duration" },
