@@ -51,8 +51,16 @@ static void on_signal(const struct signalfd_siginfo *si, void *arg)
 
 static int prepare(const struct kn_agent_message *configure, void *arg, struct kn_err *err)
 {
+	int r = 0;
+
 	(void)arg;
-	return kn_guest_root(configure->hostname, err);
+	if (configure->address.len > 0)
+		r = kn_guest_network(configure->address, configure->gateway, err);
+	if (r == 0)
+		r = kn_guest_root(configure->hostname, err);
+	if (r == 0 && configure->dns.len > 0)
+		r = kn_guest_resolver(configure->dns, err);
+	return r;
 }
 
 static void greet(const struct kn_agent_message *greeting, void *arg)

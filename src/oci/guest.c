@@ -19,6 +19,7 @@
 
 #include "base/fd.h"
 #include "host/mount.h"
+#include "oci/guest/guest.h"
 
 /* ---- boot ---------------------------------------------------------------------------------- */
 
@@ -45,7 +46,7 @@ static int load_module(int dir, struct kn_view name, struct kn_err *err)
 }
 
 /* A file a line, each after those that it needs. A kernel that has all built in has no list. */
-static int load_modules(struct kn_err *err)
+int guest_load_modules(const char *list, struct kn_err *err)
 {
 	kn_auto(kn_buf_fini) struct kn_buf order = KN_BUF_INIT;
 	struct kn_view rest, line;
@@ -54,7 +55,7 @@ static int load_modules(struct kn_err *err)
 	if (dir < 0)
 		return errno == ENOENT ? 0 : kn_fail(err, errno, "open /modules: %s",
 		                                     strerror(errno));
-	int r = kn_read_file(dir, "order", 4096, &order, err);
+	int r = kn_read_file(dir, list, 4096, &order, err);
 	if (r < 0)
 		return r;
 	rest = kn_buf_view(&order);
@@ -96,7 +97,7 @@ int kn_guest_boot(struct kn_err *err)
 	if (r == 0)
 		r = mount_at("sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, err);
 	if (r == 0)
-		r = load_modules(err);
+		r = guest_load_modules("order", err);
 	return r < 0 ? r : loopback_up(err);
 }
 

@@ -31,6 +31,20 @@ kn_must_use int kn_guest_port(const char *name, struct kn_err *err);
  */
 kn_must_use int kn_guest_root(struct kn_view hostname, struct kn_err *err);
 
+/**
+ * Give the guest its interface: load the driver from /modules/network, set address and default route.
+ * Before kn_guest_root(), which removes the modules.
+ *
+ * address  "169.254.75.2/30"; gateway "169.254.75.1"
+ *
+ * Errors  EINVAL; ENODEV: QEMU was started without the device; what the kernel said
+ */
+kn_must_use int kn_guest_network(struct kn_view address, struct kn_view gateway,
+                                 struct kn_err *err);
+
+/** Make dns the name server of the function: /etc/resolv.conf, after kn_guest_root(). */
+kn_must_use int kn_guest_resolver(struct kn_view dns, struct kn_err *err);
+
 /** Set the wall clock and stir entropy in. Failures are left alone: a guest runs without. */
 void kn_guest_greet(uint64_t wall_ns, struct kn_view entropy);
 
