@@ -1,8 +1,14 @@
 /*
  * The images of a node: names, manifests and blobs in one folder that is itself an OCI image layout
  * (skopeo and umoci can read it), plus a cache of root file systems. kilnd opens one; the control
- * API imports, lists and removes; the engine asks for an image and its root file system. Part of
- * the image flow.
+ * API imports, lists and removes; the engine asks for an image and its root file system; the
+ * registry serves what is here and puts manifests in. Part of the image flow.
+ *
+ * What nothing names any more is removed at once, with three exceptions: an image that somebody
+ * still holds a reference to keeps its files, and for a minute longer, since an instance may be
+ * starting from them; a manifest whose tag was given to another by a push stays for ten minutes,
+ * for those who are pulling it; and so does, for an hour, a blob that was pushed and waits for its
+ * manifest. The last two end with the process.
  *
  * Thread  any: find, list and the cached path return at once; remove waits for the disk (tens of
  *         milliseconds); import and rootfs block for long, so worker threads. One process at a time
@@ -20,15 +26,28 @@
 
 struct kn_images;
 
-enum kn_image_kind { KN_IMAGE_CONTAINER, KN_IMAGE_BARE, KN_IMAGE_NF };
+enum kn_image_kind {
+	KN_IMAGE_CONTAINER,
+	KN_IMAGE_BARE,
+	KN_IMAGE_NF,
+	KN_IMAGE_OTHER,     /* kept and served, but nothing here runs it: why_not */
+};
 
-/** "container", "bare", "nf". */
+/** "container", "bare", "nf", "other". */
 const char *kn_image_kind_name(enum kn_image_kind kind);
 
 /** An image under one name. Never changes; shared by reference. */
 struct kn_image {
-	const char *reference;             /* "telemetry:latest" */
-	struct kn_digest digest;           /* of its manifest */
+	const char *reference;             /* "telemetry:latest"; "telemetry@sha256:..." */
+	const char *repository, *tag;      /* its parts; tag is "" where a digest stands */
+	struct kn_digest top;              /* what the reference stands for: the manifest, or an index */
+	const char *media_type;            /* of that */
+	uint64_t top_bytes;
+	struct kn_digest subject;          /* what that says something about, or none */
+	const char *artifact_type;         /* for the list of referrers; "" for none */
+	struct kn_spec_pairs annotations;  /* of that */
+	const char *why_not;               /* KN_IMAGE_OTHER: the reason; else NULL */
+	struct kn_digest digest;           /* of the manifest that runs; an index leads to one */
 	uint64_t bytes;                    /* config and layers, as stored */
 	enum kn_image_kind kind;
 	const char *const *argv;           /* entrypoint, then cmd; NULL-terminated; empty for bare and nf */
@@ -87,7 +106,7 @@ struct kn_images_import {
  * Import an image and give it a name, which it takes from an image that had it. Blocks.
  *
  * ret     a new reference
- * Errors  those of kn_archive_read(); EINVAL no name, or a bad one
+ * Errors  those of kn_archive_read(); EINVAL no name, or a bad one; ENOSPC also too many names
  */
 kn_must_use int kn_images_import(struct kn_images *images, const struct kn_images_import *what,
                                  struct kn_image **ret, struct kn_err *err);
@@ -96,19 +115,20 @@ kn_must_use int kn_images_import(struct kn_images *images, const struct kn_image
  * The image of a reference ("telemetry", "telemetry:latest", "telemetry@sha256:...", or a digest
  * alone).
  *
- * ret     a new reference
- * Errors  ENOENT says how to import it, with "did you mean"; EINVAL bad reference
+ * ret     a new reference; never of KN_IMAGE_OTHER
+ * Errors  ENOENT says how to import it, with "did you mean"; EINVAL bad reference; ENOEXEC nothing
+ *         here runs it, with the reason
  */
 kn_must_use int kn_images_find(struct kn_images *images, struct kn_view reference,
                                struct kn_image **ret, struct kn_err *err);
 
-/** All images, sorted by name. */
+/** Images, sorted by reference. */
 struct kn_image_list {
 	struct kn_image **at;   /* a reference each */
 	size_t n;
 };
 
-/** Errors: ENOMEM. */
+/** All that have a tag. Errors: ENOMEM. */
 kn_must_use int kn_images_list(struct kn_images *images, struct kn_image_list *ret,
                                struct kn_err *err);
 void kn_image_list_fini(struct kn_image_list *list);
@@ -145,3 +165,76 @@ char *kn_images_rootfs_cached(struct kn_images *images, const struct kn_image *i
 
 /** Bytes of the root file system (or ELF, or YAML) as cached; 0 when it is not built. */
 uint64_t kn_images_rootfs_bytes(struct kn_images *images, const struct kn_image *image);
+
+/* ---- repositories: what a registry needs ---------------------------------------------------- */
+
+/** The blobs behind the images: for readers and writers. Borrowed. */
+struct kn_blobs *kn_images_blobs(struct kn_images *images);
+
+struct kn_images_put {
+	struct kn_view repository;     /* checked by the caller: kn_ref_parse() */
+	struct kn_view tag;            /* NULL: none, the manifest is known by its digest */
+	const char *media_type;        /* as the client says; NULL: what the document says */
+	struct kn_view content;        /* the manifest or index, at most KN_SPEC_MAX_BYTES */
+	const struct kn_digest *expect;   /* or NULL */
+	bool pushed;   /* what it names must be in this repository, and what lost the tag stays a while */
+};
+
+/**
+ * Take a manifest or an index. It is durable, and its tag stands for it, when this returns. Blocks.
+ *
+ * ret     a new reference
+ * Errors  EINVAL no manifest that can be read, or another type than the client says; EBADMSG not
+ *         the digest that was expected; ENOENT names what is missing; ENOSPC; ENOMEM
+ */
+kn_must_use int kn_images_put(struct kn_images *images, const struct kn_images_put *put,
+                              struct kn_image **ret, struct kn_err *err);
+
+/**
+ * What a repository holds under a tag or a digest, of any kind.
+ *
+ * ret     a new reference
+ * Errors  ENOENT
+ */
+kn_must_use int kn_images_get(struct kn_images *images, struct kn_view repository,
+                              struct kn_view tag_or_digest, struct kn_image **ret,
+                              struct kn_err *err);
+
+/**
+ * Everything in a repository, with and without tag; of all repositories when its ptr is NULL.
+ * An empty list is no error. Errors: ENOMEM.
+ */
+kn_must_use int kn_images_in(struct kn_images *images, struct kn_view repository,
+                             struct kn_image_list *ret, struct kn_err *err);
+
+/**
+ * Take a tag away, or a manifest by digest with all its tags of that repository. Blocks.
+ *
+ * Errors  ENOENT; what the file system said
+ */
+kn_must_use int kn_images_drop(struct kn_images *images, struct kn_view repository,
+                               struct kn_view tag_or_digest, struct kn_err *err);
+
+/** Is the blob here, and in this repository: named by a manifest of it, or pinned to it? */
+bool kn_images_blob_in(struct kn_images *images, struct kn_view repository,
+                       const struct kn_digest *d);
+
+/**
+ * Keep a blob for an hour, and in this repository, until a manifest names it. Before it is
+ * committed, so that it is never there without. Errors: ENOMEM.
+ */
+kn_must_use int kn_images_pin(struct kn_images *images, struct kn_view repository,
+                              const struct kn_digest *d, struct kn_err *err);
+
+/** False when it was not pinned to this repository. */
+bool kn_images_unpin(struct kn_images *images, struct kn_view repository, const struct kn_digest *d);
+
+/** Between these two nothing is removed: blobs arrive that nothing names yet. Any thread; blocks. */
+void kn_images_hold(struct kn_images *images);
+void kn_images_release(struct kn_images *images);
+
+/** Is there something that time would remove? Cheap. */
+bool kn_images_untidy(struct kn_images *images);
+
+/** Remove what nothing keeps any more. Blocks. */
+void kn_images_sweep(struct kn_images *images);

@@ -240,6 +240,21 @@ static int descriptor_parse(const json_t *obj, const char *what, struct kn_arena
 	return 0;
 }
 
+static int subject_field(const json_t *doc, struct kn_arena *a, struct kn_digest *ret,
+                         struct kn_err *err)
+{
+	struct kn_descriptor d;
+	json_t *subject = NULL;
+
+	int r = kn_json_obj(doc, "subject", &subject, err);
+	if (r < 0 || !subject)
+		return r;
+	r = descriptor_parse(subject, "subject", a, &d, err);
+	if (r == 0)
+		*ret = d.digest;
+	return r;
+}
+
 static int descriptors_field(const json_t *obj, const char *key, size_t max, struct kn_arena *a,
                              struct kn_descriptor **ret, size_t *ret_n, struct kn_err *err)
 {
@@ -320,8 +335,12 @@ int kn_spec_index(struct kn_view json, struct kn_arena *a, struct kn_index *ret,
 	if (r == 0)
 		r = kind_check(doc, KN_MEDIA_INDEX, "layers", err);
 	if (r == 0)
+		r = text_field(doc, "artifactType", a, &index.artifact_type, err);
+	if (r == 0)
 		r = descriptors_field(doc, "manifests", KN_SPEC_MAX_MANIFESTS, a, &index.manifests,
 		                      &index.n_manifests, err);
+	if (r == 0)
+		r = subject_field(doc, a, &index.subject, err);
 	if (r == 0)
 		r = pairs_field(doc, "annotations", a, &index.annotations, err);
 	if (r < 0)
@@ -351,11 +370,22 @@ int kn_spec_manifest(struct kn_view json, struct kn_arena *a, struct kn_manifest
 		r = descriptors_field(doc, "layers", KN_SPEC_MAX_LAYERS, a, &m.layers, &m.n_layers,
 		                      err);
 	if (r == 0)
+		r = subject_field(doc, a, &m.subject, err);
+	if (r == 0)
 		r = pairs_field(doc, "annotations", a, &m.annotations, err);
 	if (r < 0)
 		return kn_while(err, "image manifest");
 	*ret = m;
 	return 0;
+}
+
+bool kn_media_is_elsewhere(const char *type)
+{
+	static const char oci[] = "application/vnd.oci.image.layer.nondistributable.";
+	static const char docker[] = "application/vnd.docker.image.rootfs.foreign.";
+
+	return strncmp(type, oci, sizeof(oci) - 1) == 0 ||
+	       strncmp(type, docker, sizeof(docker) - 1) == 0;
 }
 
 bool kn_manifest_is_bare(const struct kn_manifest *m)

@@ -99,8 +99,10 @@ struct kn_descriptor {
 };
 
 struct kn_index {
+	const char *artifact_type;       /* or NULL */
 	struct kn_descriptor *manifests;
 	size_t n_manifests;
+	struct kn_digest subject;        /* what it says something about; none when not given */
 	struct kn_spec_pairs annotations;
 };
 
@@ -109,8 +111,12 @@ struct kn_manifest {
 	struct kn_descriptor config;
 	struct kn_descriptor *layers;    /* lowest first */
 	size_t n_layers;
+	struct kn_digest subject;        /* what it says something about; none when not given */
 	struct kn_spec_pairs annotations;
 };
+
+/** Layers of this type stay where their licence keeps them: a registry may be without them. */
+bool kn_media_is_elsewhere(const char *type);
 
 /** True for a bare function. */
 bool kn_manifest_is_bare(const struct kn_manifest *m);

@@ -76,7 +76,10 @@ static void change_fail(struct change *ch, const char *hint)
 	struct kn_http_exchange *x = ch->x;
 	struct kn_err err = ch->err;
 
-	if (ch->kind == CHANGE_RESTORE && ch->fn) {
+	if (ch->kind == CHANGE_REFRESH) {   /* whatever is wrong with the new image: the old one runs */
+		kn_log(KN_WARN, "function stays with its earlier image", KN_S("fn", ch->fn->name),
+		       KN_E(&err));
+	} else if (ch->kind == CHANGE_RESTORE && ch->fn) {
 		kn_log(KN_WARN, "stored function cannot run", KN_S("fn", ch->fn->name), KN_E(&err));
 		if (entry_put(ch->ctl, kn_function_ref(ch->fn), NULL, kn_err_text(&err)) < 0)
 			kn_log(KN_ERROR, "no memory to list a stored function",
@@ -133,7 +136,7 @@ static void to_engine(struct change *ch)
 		change_fail(ch, NULL);
 		return;
 	}
-	kn_log(KN_INFO, ch->kind == CHANGE_RESTORE ? "function restored" : "function deployed",
+	kn_log(KN_INFO, ch->kind >= CHANGE_RESTORE ? "function restored" : "function deployed",
 	       KN_S("fn", ch->fn->name), KN_S("class", kn_class_name(ch->fn->class)),
 	       KN_S("image", ch->fn->image));
 	const struct entry *e = entry_find(ctl, kn_view_of(ch->fn->name));
@@ -161,7 +164,7 @@ static void to_store(struct change *ch)
 {
 	kn_auto(kn_buf_fini) struct kn_buf text = KN_BUF_INIT;
 
-	if (ch->kind == CHANGE_RESTORE) {
+	if (ch->kind >= CHANGE_RESTORE) {
 		to_engine(ch);
 		return;
 	}
@@ -319,18 +322,20 @@ static bool has_older(const struct entry *e, const struct kn_image *image)
 }
 
 /*
- * The old image loses its files with its last name, so functions must not stay with it: they go on
- * with the new one, as after a deploy. Starting a change may move the table: one at a time.
+ * Functions go on with the new one, as after a deploy; until then, and when they cannot, the old one
+ * keeps its files, since the table holds it. Starting a change may move the table: one at a time.
  */
 void change_refresh(struct kn_control *ctl, const struct kn_image *image)
 {
 	for (size_t i = 0; i < ctl->n_entries; i++) {
 		const struct entry *e = &ctl->entries[i];
-		if (!has_older(e, image) && !waits_for(ctl, e, image))
+		if (image->kind == KN_IMAGE_OTHER ||
+		    (!has_older(e, image) && !waits_for(ctl, e, image)))
 			continue;
+		const enum change_kind kind = e->why ? CHANGE_RESTORE : CHANGE_REFRESH;
 		struct kn_function *fn = parsed_again(e->fn);
 		if (fn)
-			change_start(ctl, NULL, fn, CHANGE_RESTORE);
+			change_start(ctl, NULL, fn, kind);
 	}
 }
 

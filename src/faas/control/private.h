@@ -70,14 +70,19 @@ json_t *entry_status(const struct kn_control *ctl, const struct entry *e, bool u
 
 /* ---- changes (change.c) -------------------------------------------------------------------- */
 
-enum change_kind { CHANGE_CREATE, CHANGE_UPDATE, CHANGE_RESTORE };
+enum change_kind {
+	CHANGE_CREATE,
+	CHANGE_UPDATE,
+	CHANGE_RESTORE,        /* as it is stored, at a start */
+	CHANGE_REFRESH,        /* to the image that now has its image's name */
+};
 
 /** Carry a change out, from its check to its answer. Takes fn over. x is NULL when restoring. */
 void change_start(struct kn_control *ctl, struct kn_http_exchange *x, struct kn_function *fn,
                   enum change_kind kind);
 void change_delete(struct kn_control *ctl, struct kn_http_exchange *x, struct kn_view name);
 
-/** Move functions that use another image of this name to this one. */
+/** Move functions that use, or wait for, another image of this name to this one. */
 void change_refresh(struct kn_control *ctl, const struct kn_image *image);
 
 /** The name of a function that uses the image, or is about to; NULL: none. arg is the control. */

@@ -455,6 +455,7 @@ static int fit(struct kn_function *fn, enum kn_image_kind kind, struct kn_err *e
 	case KN_IMAGE_NF:
 		return fit_nf(fn, err);
 	case KN_IMAGE_CONTAINER:
+	case KN_IMAGE_OTHER:   /* kn_images_find() gives none */
 		break;
 	}
 	return fit_image(fn, err);

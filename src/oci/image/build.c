@@ -56,6 +56,8 @@ uint64_t kn_images_rootfs_bytes(struct kn_images *images, const struct kn_image 
 {
 	uint64_t bytes = 0;
 
+	if (image->kind == KN_IMAGE_OTHER)
+		return 0;
 	if (image->kind != KN_IMAGE_CONTAINER)
 		return held_of(image)->manifest.layers[0].bytes;
 	return rootfs_there(images, &image->digest, &bytes) ? bytes : 0;

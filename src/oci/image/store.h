@@ -12,8 +12,11 @@ struct held {
 	atomic_uint refs;
 	atomic_bool checked;               /* what a sandbox starts from is there, and whole */
 	struct kn_arena arena;             /* owns everything below and every string above */
-	struct kn_descriptor descriptor;   /* of the manifest */
-	struct kn_manifest manifest;
+	bool index;                        /* the reference stands for one */
+	struct kn_digest *needs;           /* what must be here with it: blobs; of an index, manifests */
+	size_t n_needs;
+	struct kn_err why;                 /* code 0: it can run, and the rest is filled */
+	struct kn_manifest manifest;       /* the one that runs */
 	struct kn_image_config config;
 };
 
@@ -22,15 +25,52 @@ static inline struct held *held_of(const struct kn_image *image)
 	return kn_container_of(image, struct held, image);
 }
 
+/* What a document is to become: an image under a name. */
+struct held_source {
+	struct kn_blobs *blobs;
+	struct kn_view repository, tag;    /* tag: ptr NULL where the digest names it */
+	const char *media_type;            /* as told; NULL or "": look into the document */
+	struct kn_digest digest;
+	struct kn_view document;
+};
+
 /**
- * Read an image from its blobs and check that Kiln can run it.
+ * Make an image of a document and of the blobs that it names, which must be here.
  *
- * reference  "name:tag"
- * d          of the manifest; copied
- * Errors     ENOENT, EBADMSG blobs; EINVAL documents, layer types; ENOEXEC not for this processor
+ * Errors  EINVAL no manifest and no index; ENOENT names a blob; EBADMSG a spoiled one; ENOMEM.
+ *         That nothing here runs it is none: held.why
  */
-int held_load(struct kn_blobs *blobs, const char *reference, const struct kn_descriptor *d,
-              struct held **ret, struct kn_err *err);
+int held_make(const struct held_source *from, struct held **ret, struct kn_err *err);
+
+/** The same with a document that is read from the blobs. Errors: ENOENT and EBADMSG of it, too */
+int held_load(const struct held_source *from, struct held **ret, struct kn_err *err);
+
+/* One line of the table: an image under a name. */
+struct row {
+	struct kn_image *image;
+	/* Of those without a tag: */
+	bool owned;                        /* an index named it: it goes when none does any more */
+	bool attached;                     /* its subject was here: it goes when that goes */
+	uint64_t until_ns;                 /* monotonic: it goes then, and is not on disk; 0: stays */
+};
+
+struct table {
+	struct row *at;                    /* sorted by reference */
+	size_t n;
+};
+
+/* An image that has no name any more, but a holder. */
+struct retired {
+	struct kn_image *image;
+	uint64_t free_ns;                  /* since when nobody else holds it; 0: somebody does */
+};
+
+/* A blob that waits for its manifest. */
+struct pin {
+	char *repository;
+	struct kn_digest digest;
+	uint64_t until_ns;
+};
 
 /* A root file system under construction; others wait for it. */
 struct build {
@@ -54,17 +94,57 @@ struct kn_images {
 	char *trouble;                     /* images left out when the store was opened; or NULL */
 
 	pthread_mutex_t writing;
-	unsigned importing;                /* blobs may be there that nothing names yet */
+	unsigned held;                     /* kn_images_hold() */
 
 	pthread_mutex_t lock;
 	pthread_cond_t built;
-	struct kn_image **at;              /* sorted by reference */
-	size_t n;
+	struct table table;
+	struct retired *retired;
+	size_t n_retired;
+	struct pin *pins;
+	size_t n_pins;
 	struct build *builds;
 	atomic_uint next_build;
 };
 
-/** Is the image still there under any name? Takes the lock. */
+/* ---- the table (table.c); for writers, who hold `writing` ------------------------------------ */
+
+enum { MAX_NAMES = KN_SPEC_MAX_MANIFESTS };
+
+void table_fini(struct table *t);
+static inline void table_fini_auto(struct table *t)
+{
+	table_fini(t);
+}
+
+/** A copy with references of its own and room for two more. */
+int table_copy(const struct kn_images *images, struct table *ret, struct kn_err *err);
+
+/** Put row in its place, instead of one of that reference. Takes the reference over. */
+void table_put(struct table *t, struct row row);
+void table_remove(struct table *t, size_t i);
+
+/** Remove rows without a tag that nothing keeps. Returns whether there were any. */
+bool table_settle(struct table *t, uint64_t now);
+
+/** Make t the store's table, on disk first. t holds the old one afterwards. Errors: ENOSPC ... */
+int table_commit(struct kn_images *images, struct table *t, struct kn_err *err);
+
+/** Read index.json into the empty table. Errors: EUCLEAN */
+int table_read(struct kn_images *images, struct kn_err *err);
+
+/* ---- removing (collect.c) -------------------------------------------------------------------- */
+
+/** Keep those of old that are not in the table any more but have holders. Empties old. */
+void images_retire(struct kn_images *images, struct table *old);
+
+/** Remove what no image needs; not while somebody holds. Called by writers. */
+void images_collect(struct kn_images *images);
+
+/** Forget the pins that a manifest makes needless. */
+void images_unpin_all(struct kn_images *images, const struct held *h);
+
+/** Is the image still there, under a name or for a holder? Takes the lock. */
 bool images_has(struct kn_images *images, const struct kn_digest *digest);
 
 /* Files of the cache of root file systems, relative to the store's folder. */

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "base/time.h"
 #include "oci/fixture.h"
 
 /* ---- archives and stores ------------------------------------------------------------------- */
@@ -183,16 +184,48 @@ static void name_is_needed(void **state)
 static void new_image_takes_the_name_and_old_blobs_go(void **state)
 {
 	kn_auto(kn_images_close) struct kn_images *images = open_store();
-	kn_auto(kn_image_unref) struct kn_image *old = import(images, "a:1", "old");
-	kn_auto(kn_image_unref) struct kn_image *new = NULL;
 
 	(void)state;
+	kn_image_unref(import(images, "a:1", "old"));
 	assert_int_equal(blob_count(), 3);
+	kn_image_unref(import(images, "a:1", "new"));
+	assert_int_equal(blob_count(), 3);
+}
+
+/* A function that is deployed, or just being started, holds its image. */
+static void old_image_keeps_its_files_while_it_is_held(void **state)
+{
+	kn_auto(kn_images_close) struct kn_images *images = open_store();
+	kn_auto(kn_image_unref) struct kn_image *old = import(images, "a:1", "old");
+	kn_auto(kn_image_unref) struct kn_image *new = NULL;
+	kn_auto(kn_free) char *path = NULL, *again = NULL;
+	struct kn_err err = KN_ERR_INIT;
+
+	(void)state;
+	kn_fake_clock(KN_NS_PER_S, KN_NS_PER_S);
 	new = import(images, "a:1", "new");
-	assert_int_equal(blob_count(), 3);
 	assert_false(kn_digest_is(&old->digest, &new->digest));
-	/* Who still holds the old image can still read what it said. */
-	assert_string_equal(old->argv[0], "/bin/app");
+	assert_int_equal(blob_count(), 6);
+	/* Its root file system can even be built, or built again, now that the name is another's. */
+	assert_ok(kn_images_rootfs(images, old, NULL, &path, &err), &err);
+	kn_image_unref(import(images, "b:1", "other"));
+	assert_ok(kn_images_rootfs(images, old, NULL, &again, &err), &err);
+	assert_string_equal(path, again);
+	assert_int_equal(access(path, R_OK), 0);
+	assert_true(kn_images_untidy(images));
+
+	/* An instance may still be starting from the files: they stay a minute longer. */
+	kn_image_unref(kn_take_ptr(old));
+	kn_images_sweep(images);
+	kn_fake_advance(59 * KN_NS_PER_S);
+	kn_images_sweep(images);
+	assert_int_equal(access(path, R_OK), 0);
+	kn_fake_advance(2 * KN_NS_PER_S);
+	kn_images_sweep(images);
+	assert_int_equal(access(path, R_OK), -1);
+	assert_int_equal(blob_count(), 6);   /* new and other */
+	assert_false(kn_images_untidy(images));
+	kn_real_clock();
 }
 
 static void failed_import_leaves_nothing(void **state)
@@ -251,11 +284,229 @@ static void root_file_system_goes_with_its_image(void **state)
 
 	(void)state;
 	assert_ok(kn_images_rootfs(images, i, NULL, &path, &err), &err);
-	assert_int_equal(fixture_count(fixture_path("store/rootfs")), 2);   /* and its sum */
+	assert_int_equal(access(path, R_OK), 0);
+	kn_image_unref(kn_take_ptr(i));
 	assert_ok(kn_images_remove(images, KN_VIEW("a:1"), NULL, NULL, &err), &err);
 	assert_int_equal(fixture_count(fixture_path("store/rootfs")), 0);
-	assert_null(kn_images_rootfs_cached(images, i));
-	assert_fails(kn_images_rootfs(images, i, NULL, &path, &err), ENOENT, &err, "was removed");
+}
+
+/* ---- repositories -------------------------------------------------------------------------- */
+
+#define REPO KN_VIEW("team/app")
+
+/* A blob as the registry takes one in. */
+static struct kn_digest push_blob(struct kn_images *images, struct kn_view repository,
+                                  const char *text)
+{
+	struct kn_blobs *blobs = kn_images_blobs(images);
+	struct kn_err err = KN_ERR_INIT;
+	struct kn_digest d, is;
+
+	assert_ok(kn_digest_of(KN_SHA256, text, strlen(text), &d, &err), &err);
+	assert_ok(kn_images_pin(images, repository, &d, &err), &err);
+	assert_ok(kn_blob_put(blobs, text, strlen(text), &is, &err), &err);
+	assert_true(kn_digest_is(&d, &is));
+	return d;
+}
+
+static char *manifest_text(const char *config_type, const struct kn_digest *config,
+                           const struct kn_digest *layer, const char *more)
+{
+	char *text;
+
+	assert_true(asprintf(&text,
+	                     "{\"schemaVersion\":2,\"config\":{\"mediaType\":\"%s\","
+	                     "\"digest\":\"%s\",\"size\":2},\"layers\":[{\"mediaType\":"
+	                     "\"text/plain\",\"digest\":\"%s\",\"size\":5}]%s}", config_type,
+	                     config->text, layer->text, more) > 0);
+	return text;
+}
+
+static int push(struct kn_images *images, const char *tag, const char *text, struct kn_image **ret,
+                struct kn_err *err)
+{
+	const struct kn_images_put put = { .repository = REPO,
+		                           .tag = kn_view_of(tag),
+		                           .content = kn_view_of(text),
+		                           .pushed = true };
+
+	return kn_images_put(images, &put, ret, err);
+}
+
+static struct kn_image *push_artifact(struct kn_images *images, const char *tag, const char *layer,
+                                      const char *more)
+{
+	struct kn_digest config = push_blob(images, REPO, "{}");
+	struct kn_digest d = push_blob(images, REPO, layer);
+	kn_auto(kn_free) char *text = manifest_text("text/config", &config, &d, more);
+	struct kn_err err = KN_ERR_INIT;
+	struct kn_image *image = NULL;
+
+	assert_ok(push(images, tag, text, &image, &err), &err);
+	return image;
+}
+
+static void pushed_artifact_is_kept_listed_and_not_run(void **state)
+{
+	kn_auto(kn_images_close) struct kn_images *images = open_store();
+	struct kn_err err = KN_ERR_INIT;
+	struct kn_image *got = NULL;
+
+	(void)state;
+	kn_image_unref(push_artifact(images, "1", "layer", ""));
+	for (int reopened = 0; reopened < 2; reopened++) {
+		__attribute__((cleanup(kn_image_list_fini_auto))) struct kn_image_list l = { 0 };
+		assert_ok(kn_images_list(images, &l, &err), &err);
+		assert_int_equal(l.n, 1);
+		assert_string_equal(l.at[0]->reference, "team/app:1");
+		assert_string_equal(kn_image_kind_name(l.at[0]->kind), "other");
+		assert_string_equal(l.at[0]->artifact_type, "text/config");
+		assert_fails(kn_images_find(images, KN_VIEW("team/app:1"), &got, &err), ENOEXEC, &err,
+		             "config is of type 'text/config'");
+		assert_ok(kn_images_get(images, REPO, KN_VIEW("1"), &got, &err), &err);
+		assert_string_equal(got->media_type, KN_TYPE_MANIFEST);
+		kn_image_unref(got);
+		kn_image_list_fini(&l);
+		kn_images_close(kn_take_ptr(images));
+		images = open_store();
+		assert_null(kn_images_trouble(images));
+	}
+	assert_int_equal(blob_count(), 3);
+	assert_ok(kn_images_remove(images, KN_VIEW("team/app:1"), NULL, NULL, &err), &err);
+	assert_int_equal(blob_count(), 0);
+}
+
+static void manifest_may_name_only_what_its_repository_has(void **state)
+{
+	kn_auto(kn_images_close) struct kn_images *images = open_store();
+	struct kn_err err = KN_ERR_INIT;
+	struct kn_digest config = push_blob(images, REPO, "{}");
+	struct kn_digest secret = push_blob(images, KN_VIEW("other"), "secret");
+	kn_auto(kn_free) char *text = manifest_text("a/b", &config, &secret, "");
+	struct kn_image *got = NULL;
+
+	(void)state;
+	assert_false(kn_images_blob_in(images, REPO, &secret));
+	assert_fails(push(images, "1", text, &got, &err), ENOENT, &err, "is not in repository");
+	assert_ok(kn_images_pin(images, REPO, &secret, &err), &err);   /* mounted */
+	assert_ok(push(images, "1", text, &got, &err), &err);
+	assert_true(kn_images_blob_in(images, REPO, &secret));
+	kn_image_unref(got);
+}
+
+static void lost_tag_can_be_pulled_by_digest_for_a_while(void **state)
+{
+	kn_auto(kn_images_close) struct kn_images *images = open_store();
+	kn_auto(kn_image_unref) struct kn_image *old = NULL, *got = NULL;
+	struct kn_err err = KN_ERR_INIT;
+
+	(void)state;
+	kn_fake_clock(KN_NS_PER_S, KN_NS_PER_S);
+	old = push_artifact(images, "1", "old", "");
+	char digest[KN_DIGEST_TEXT];
+	memcpy(digest, old->top.text, sizeof(digest));
+	kn_image_unref(kn_take_ptr(old));
+	kn_image_unref(push_artifact(images, "1", "new", ""));
+	assert_ok(kn_images_get(images, REPO, kn_view_of(digest), &got, &err), &err);
+	assert_string_equal(got->tag, "");
+	kn_image_unref(kn_take_ptr(got));
+	assert_int_equal(blob_count(), 5);
+	kn_fake_advance(601 * KN_NS_PER_S);
+	assert_true(kn_images_untidy(images));
+	kn_images_sweep(images);
+	assert_int_equal(blob_count(), 3);
+	assert_fails(kn_images_get(images, REPO, kn_view_of(digest), &got, &err), ENOENT, &err, "no");
+	kn_real_clock();
+}
+
+static void index_keeps_its_parts_and_takes_them_along(void **state)
+{
+	kn_auto(kn_images_close) struct kn_images *images = open_store();
+	kn_auto(kn_image_unref) struct kn_image *part = NULL, *index = NULL;
+	kn_auto(kn_free) char *text = NULL;
+	struct kn_err err = KN_ERR_INIT;
+
+	(void)state;
+	part = push_artifact(images, NULL, "part", "");
+	assert_true(asprintf(&text, "{\"schemaVersion\":2,\"manifests\":[{\"mediaType\":\"%s\","
+	                     "\"digest\":\"%s\",\"size\":9}]}", KN_TYPE_MANIFEST, part->top.text) > 0);
+	kn_image_unref(kn_take_ptr(part));
+	assert_ok(push(images, "multi", text, &index, &err), &err);
+	assert_string_equal(index->media_type, KN_TYPE_INDEX);
+	assert_int_equal(index->kind, KN_IMAGE_OTHER);
+	assert_non_null(strstr(index->why_not, "linux/amd64"));
+	kn_image_unref(kn_take_ptr(index));
+	kn_images_close(kn_take_ptr(images));
+	images = open_store();
+	assert_int_equal(blob_count(), 4);
+	assert_ok(kn_images_remove(images, KN_VIEW("team/app:multi"), NULL, NULL, &err), &err);
+	assert_int_equal(blob_count(), 0);
+}
+
+static void what_speaks_of_a_manifest_goes_with_it(void **state)
+{
+	kn_auto(kn_images_close) struct kn_images *images = open_store();
+	kn_auto(kn_image_unref) struct kn_image *subject = push_artifact(images, "1", "it", "");
+	kn_auto(kn_free) char *more = NULL;
+	struct kn_err err = KN_ERR_INIT;
+
+	(void)state;
+	assert_true(asprintf(&more, ",\"subject\":{\"mediaType\":\"%s\",\"digest\":\"%s\","
+	                     "\"size\":9}", KN_TYPE_MANIFEST, subject->top.text) > 0);
+	char digest[KN_DIGEST_TEXT];
+	memcpy(digest, subject->top.text, sizeof(digest));
+	kn_image_unref(kn_take_ptr(subject));
+	struct kn_image *about = push_artifact(images, NULL, "signature", more);
+	assert_string_equal(about->subject.text, digest);
+	kn_image_unref(about);
+	assert_int_equal(blob_count(), 5);
+	assert_ok(kn_images_drop(images, REPO, kn_view_of(digest), &err), &err);
+	assert_int_equal(blob_count(), 0);
+	assert_fails(kn_images_drop(images, REPO, kn_view_of(digest), &err), ENOENT, &err, "no manif");
+}
+
+static void wrong_manifests_are_refused(void **state)
+{
+	kn_auto(kn_images_close) struct kn_images *images = open_store();
+	struct kn_digest config = push_blob(images, REPO, "{}");
+	kn_auto(kn_free) char *good = manifest_text("a/b", &config, &config, "");
+	kn_auto(kn_free) char *both = manifest_text("a/b", &config, &config, ",\"manifests\":[]");
+	struct kn_err err = KN_ERR_INIT;
+	struct kn_image *got = NULL;
+	struct kn_images_put put = { .repository = REPO, .content = kn_view_of(good), .pushed = true };
+
+	(void)state;
+	assert_fails(push(images, "1", "{", &got, &err), EINVAL, &err, "manifest");
+	assert_fails(push(images, "1", both, &got, &err), EINVAL, &err, "index");
+	put.media_type = "text/html";
+	assert_fails(kn_images_put(images, &put, &got, &err), EINVAL, &err, "text/html");
+	put.media_type = KN_TYPE_INDEX;
+	assert_fails(kn_images_put(images, &put, &got, &err), EINVAL, &err, "index");
+	put.media_type = KN_TYPE_MANIFEST;
+	put.expect = &config;
+	assert_fails(kn_images_put(images, &put, &got, &err), EBADMSG, &err, "has the digest");
+	assert_int_equal(blob_count(), 1);
+}
+
+static void blob_without_a_manifest_goes_after_an_hour(void **state)
+{
+	kn_auto(kn_images_close) struct kn_images *images = open_store();
+
+	(void)state;
+	kn_fake_clock(KN_NS_PER_S, KN_NS_PER_S);
+	struct kn_digest d = push_blob(images, REPO, "alone");
+	kn_images_sweep(images);
+	assert_true(kn_images_blob_in(images, REPO, &d));
+	kn_fake_advance(3601 * KN_NS_PER_S);
+	assert_true(kn_images_untidy(images));
+	kn_images_sweep(images);
+	assert_false(kn_images_blob_in(images, REPO, &d));
+	assert_int_equal(blob_count(), 0);
+	d = push_blob(images, REPO, "alone");
+	assert_true(kn_images_unpin(images, REPO, &d));
+	assert_false(kn_images_unpin(images, REPO, &d));
+	assert_false(kn_images_blob_in(images, REPO, &d));
+	kn_real_clock();
 }
 
 /* ---- opening again ------------------------------------------------------------------------- */
@@ -666,9 +917,17 @@ int main(void)
 		test(list_is_sorted_and_survives_reopening),
 		test(name_is_needed),
 		test(new_image_takes_the_name_and_old_blobs_go),
+		test(old_image_keeps_its_files_while_it_is_held),
 		test(failed_import_leaves_nothing),
 		test(used_image_is_not_removed),
 		test(root_file_system_goes_with_its_image),
+		test(pushed_artifact_is_kept_listed_and_not_run),
+		test(manifest_may_name_only_what_its_repository_has),
+		test(lost_tag_can_be_pulled_by_digest_for_a_while),
+		test(index_keeps_its_parts_and_takes_them_along),
+		test(what_speaks_of_a_manifest_goes_with_it),
+		test(wrong_manifests_are_refused),
+		test(blob_without_a_manifest_goes_after_an_hour),
 		test(leftovers_are_swept_at_opening),
 		test(spoiled_image_is_told_and_others_stay),
 		test(spoiled_index_is_told),
