@@ -38,9 +38,8 @@ soak: all                      ## a node under load for SOAK_SECONDS (600), then
 	test/host/soak.py build --seconds $(SOAK_SECONDS)
 	test/host/survival.py build --kills $(SOAK_KILLS)
 
-lint:                          ## static analysis: cppcheck, clang-tidy, gcc -fanalyzer
-	@tools/setup lint
-	test/lint
+lint: setup                    ## static analysis: cppcheck, clang-tidy, gcc -fanalyzer
+	@test/lint
 
 fuzz: setup                    ## each fuzz target for FUZZ_SECONDS (10)
 	@test/fuzz/run

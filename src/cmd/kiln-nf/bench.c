@@ -309,24 +309,49 @@ static int by_size(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static struct spread spread_of(double *values, unsigned n)
+/* One column of the turns. */
+static struct spread spread_of(const struct turn *turns, unsigned n,
+			       double (*value)(const struct turn *t))
 {
+	double values[TURNS_MOST];
+
+	for (unsigned i = 0; i < n; i++)
+		values[i] = value(&turns[i]);
 	qsort(values, n, sizeof(*values), by_size);
 	return (struct spread){ .low = values[n / 10],
 				.median = values[n / 2],
 				.high = values[n - 1 - n / 10] };
 }
 
-/* One column of the turns. */
-#define SPREAD(turns, n, value)                                                                    \
-	({                                                                                         \
-		double kn_values[TURNS_MOST];                                                      \
-		for (unsigned kn_i = 0; kn_i < (n); kn_i++) {                                      \
-			const struct turn *t = &(turns)[kn_i];                                     \
-			kn_values[kn_i] = (value);                                                 \
-		}                                                                                  \
-		spread_of(kn_values, (n));                                                         \
-	})
+static double hand_wall(const struct turn *t)
+{
+	return t->hand.wall;
+}
+
+static double chain_wall(const struct turn *t)
+{
+	return t->chain.wall;
+}
+
+static double wall_ratio(const struct turn *t)
+{
+	return t->chain.wall / t->hand.wall;
+}
+
+static double hand_cpu(const struct turn *t)
+{
+	return t->hand.cpu;
+}
+
+static double chain_cpu(const struct turn *t)
+{
+	return t->chain.cpu;
+}
+
+static double cpu_ratio(const struct turn *t)
+{
+	return t->chain.cpu / t->hand.cpu;
+}
 
 static int measure(struct bench *b, const char *order, unsigned wanted, struct result *ret,
 		   struct kn_err *err)
@@ -347,12 +372,12 @@ static int measure(struct bench *b, const char *order, unsigned wanted, struct r
 	*ret = (struct result){ .order = order,
 				.turns = n,
 				.thrown = thrown,
-				.hand = SPREAD(turns, n, t->hand.wall),
-				.chain = SPREAD(turns, n, t->chain.wall),
-				.ratio = SPREAD(turns, n, t->chain.wall / t->hand.wall),
-				.hand_cpu = SPREAD(turns, n, t->hand.cpu),
-				.chain_cpu = SPREAD(turns, n, t->chain.cpu),
-				.ratio_cpu = SPREAD(turns, n, t->chain.cpu / t->hand.cpu) };
+				.hand = spread_of(turns, n, hand_wall),
+				.chain = spread_of(turns, n, chain_wall),
+				.ratio = spread_of(turns, n, wall_ratio),
+				.hand_cpu = spread_of(turns, n, hand_cpu),
+				.chain_cpu = spread_of(turns, n, chain_cpu),
+				.ratio_cpu = spread_of(turns, n, cpu_ratio) };
 	return 0;
 }
 
@@ -416,7 +441,7 @@ static int bench(const struct options *o)
 {
 	static const char *const orders[] = { "anew", "same" };
 	kn_auto(bench_free) struct bench *b = NULL;
-	struct result results[KN_ARRAY_LEN(orders)];
+	struct result results[KN_ARRAY_LEN(orders)] = { { .order = NULL } };
 	struct kn_err err = KN_ERR_INIT;
 
 	if (o->engine && kn_acl_use_engine(o->engine, &err) < 0) {

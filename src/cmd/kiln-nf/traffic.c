@@ -1,6 +1,7 @@
 #include "cmd/kiln-nf/traffic.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,7 @@ static uint32_t split(const char *prefix, uint32_t *ret_behind)
 
 	memcpy(text, prefix, strlen(prefix) + 1);
 	char *slash = strchr(text, '/');
+	assert(slash); /* the prefixes are those of this file */
 	*slash = 0;
 	inet_pton(AF_INET, text, &base);
 	unsigned long bits = strtoul(slash + 1, NULL, 10);

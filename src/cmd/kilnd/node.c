@@ -89,8 +89,9 @@ static int use_run_dir(struct kn_node *n, const char *given, struct kn_err *err)
 	kn_auto(kn_free) char *path = NULL;
 	int r = kn_mkdirs(AT_FDCWD, given, 0711, err);
 
-	if (r == 0)
-		r = absolute(given, &path, err);
+	if (r < 0)
+		return r;
+	r = absolute(given, &path, err);
 	if (r < 0)
 		return r;
 	kn_auto(kn_close) int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -90,7 +90,7 @@ static const char *advice_for(int code)
 	}
 }
 
-static int failed(struct kn_database *db, int code, const char *what, struct kn_err *err)
+static int (failed)(struct kn_database *db, int code, const char *what, struct kn_err *err)
 {
 	/* The extended code tells a failed sync from a failed read. */
 	int extended = db->handle ? sqlite3_extended_errcode(db->handle) : code;
@@ -98,6 +98,7 @@ static int failed(struct kn_database *db, int code, const char *what, struct kn_
 	return kn_fail(err, errno_of(code), "%s: %s (SQLite %d)%s", what, sqlite3_errstr(code),
 	               extended, advice_for(code));
 }
+#define failed(...) kn_negative((failed)(__VA_ARGS__))
 
 static int run(struct kn_database *db, const char *sql, const char *what, struct kn_err *err)
 {

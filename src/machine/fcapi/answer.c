@@ -401,7 +401,7 @@ int kn_fcapi_answer(struct kn_fcapi *api, struct kn_view method, struct kn_view 
 	const struct operation *op = find(method, path);
 
 	kn_buf_clear(reply);
-	int r = op ? check_time(api, op, &err) : tell_unknown(method, path, &err);
+	int r = op ? check_time(api, op, &err) : kn_negative(tell_unknown(method, path, &err));
 	if (r == 0 && op->change)
 		r = change(api, op, body, &err);
 	if (r < 0)

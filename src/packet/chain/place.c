@@ -36,7 +36,7 @@ static size_t write_path(const struct place *p, char *out, size_t room)
 	return at + (size_t)kn_max(n, 0);
 }
 
-int kn_wrong_inside(const struct place *p, struct kn_err *err)
+int (kn_wrong_inside)(const struct place *p, struct kn_err *err)
 {
 	char path[PATH_MAX_TEXT] = "";
 
@@ -46,7 +46,7 @@ int kn_wrong_inside(const struct place *p, struct kn_err *err)
 			path[0] ? path : "the file");
 }
 
-int kn_wrong(const struct place *p, struct kn_err *err, const char *fmt, ...)
+int (kn_wrong)(const struct place *p, struct kn_err *err, const char *fmt, ...)
 {
 	char what[KN_ERR_TEXT];
 	va_list ap;

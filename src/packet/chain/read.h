@@ -31,6 +31,9 @@ int kn_wrong(const struct place *p, struct kn_err *err, const char *fmt, ...) kn
 /* Put the place before a story that somebody else told. Returns -err->code. */
 int kn_wrong_inside(const struct place *p, struct kn_err *err);
 
+#define kn_wrong(...) kn_negative((kn_wrong)(__VA_ARGS__))
+#define kn_wrong_inside(p, err) kn_negative((kn_wrong_inside)((p), (err)))
+
 /* The line of a place ("chain[2].acl.rules") in YAML text, from 1; 0 when it cannot be found. */
 unsigned kn_yaml_line(struct kn_view text, const char *path);
 

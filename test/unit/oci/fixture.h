@@ -118,7 +118,7 @@ static inline void tar_header(struct kn_buf *b, const struct tar_entry *e)
 	char block[512] = { 0 };
 	unsigned mode = e->mode ? e->mode : e->type == '5' ? 0755 : 0644;
 
-	memcpy(block, e->name, strnlen(e->name, 100));
+	memcpy(block, e->name, kn_min(strlen(e->name), (size_t)100));
 	tar_octal(block + 100, 8, mode);
 	tar_octal(block + 108, 8, e->uid);
 	tar_octal(block + 116, 8, e->gid);
@@ -128,7 +128,7 @@ static inline void tar_header(struct kn_buf *b, const struct tar_entry *e)
 	tar_octal(block + 136, 12, e->mtime);
 	block[156] = e->type ? e->type : '0';
 	if (e->link)
-		memcpy(block + 157, e->link, strnlen(e->link, 100));
+		memcpy(block + 157, e->link, kn_min(strlen(e->link), (size_t)100));
 	memcpy(block + 257, "ustar\0" "00", 8);
 	tar_checksum(block);
 	kn_buf_add(b, block, sizeof(block));
