@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/loop.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -25,6 +27,103 @@ int kn_mount(const char *source, const char *target, const char *type, unsigned 
 int kn_mount_private(struct kn_err *err)
 {
 	return kn_mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL, err);
+}
+
+/* What the kernel wrote into the context's log about a failure: "e erofs: cannot find ...". */
+static int tell_context(int context, int code, const char *source, struct kn_err *err)
+{
+	char said[256];
+	ssize_t n = read(context, said, sizeof(said) - 1);
+
+	said[n > 0 ? n : 0] = '\0';
+	return kn_fail(err, code, "mount %s: %s%s%s", source, strerror(code), n > 2 ? ": " : "",
+	               n > 2 ? said + 2 : "");
+}
+
+static int open_once(const char *source, const char *type, struct kn_err *err)
+{
+	/* syscalls: fsopen fsconfig fsmount */
+	kn_auto(kn_close) int context = fsopen(type, FSOPEN_CLOEXEC);
+	if (context < 0)
+		return kn_fail(err, errno, "file system %s: %s%s", type, strerror(errno),
+		               errno == ENODEV ? ": this kernel does not have it" : "");
+	if (fsconfig(context, FSCONFIG_SET_FLAG, "ro", NULL, 0) < 0 ||
+	    fsconfig(context, FSCONFIG_SET_STRING, "source", source, 0) < 0 ||
+	    fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return tell_context(context, errno, source, err);
+	int fd = fsmount(context, FSMOUNT_CLOEXEC,
+	                 MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+	return fd < 0 ? tell_context(context, errno, source, err) : fd;
+}
+
+int kn_loop_device(const char *file, char ret[32], struct kn_err *err)
+{
+	struct loop_config c = { .info.lo_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR };
+	int saved = EBUSY;
+
+	kn_auto(kn_close) int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	if (control < 0)
+		return kn_fail(err, errno, "/dev/loop-control: %s", strerror(errno));
+	kn_auto(kn_close) int backing = open(file, O_RDONLY | O_CLOEXEC);
+	if (backing < 0)
+		return kn_fail(err, errno, "open %s: %s", file, strerror(errno));
+	c.fd = (uint32_t)backing;
+	/* Somebody else may take the free one first. */
+	for (int tries = 0; tries < 64 && saved == EBUSY; tries++) {
+		int n = ioctl(control, LOOP_CTL_GET_FREE);
+		if (n < 0)
+			return kn_fail(err, errno, "a free loop device: %s", strerror(errno));
+		snprintf(ret, 32, "/dev/loop%d", n);
+		kn_auto(kn_close) int fd = open(ret, O_RDONLY | O_CLOEXEC);
+		if (fd >= 0 && ioctl(fd, LOOP_CONFIGURE, &c) == 0)
+			return kn_take_fd(fd);
+		saved = errno;
+	}
+	return kn_fail(err, saved, "loop device for %s: %s", file, strerror(saved));
+}
+
+int kn_mount_open(const char *source, const char *type, struct kn_err *err)
+{
+	struct kn_err first = KN_ERR_INIT;
+	char device[32];
+
+	int fd = open_once(source, type, &first);
+	if (fd >= 0)
+		return fd;
+	if (fd != -ENOTBLK) {
+		if (err)
+			*err = first;
+		return fd;
+	}
+	kn_auto(kn_close) int loop = kn_loop_device(source, device, err);
+	return loop < 0 ? loop : open_once(device, type, err);
+}
+
+int kn_mount_copy(int mount_fd, struct kn_err *err)
+{
+	/* syscalls: open_tree */
+	int fd = open_tree(mount_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+
+	return fd < 0 ? kn_fail(err, errno, "copy a mount: %s", strerror(errno)) : fd;
+}
+
+int kn_mount_shift(int mount_fd, int userns_fd, struct kn_err *err)
+{
+	struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP,
+		                   .userns_fd = (unsigned)userns_fd };
+
+	/* syscalls: mount_setattr */
+	if (mount_setattr(mount_fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
+		return kn_fail(err, errno, "map the owners of a mount: %s", strerror(errno));
+	return 0;
+}
+
+int kn_mount_place(int mount_fd, const char *target, struct kn_err *err)
+{
+	/* syscalls: move_mount */
+	if (move_mount(mount_fd, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return kn_fail(err, errno, "mount on %s: %s", target, strerror(errno));
+	return 0;
 }
 
 /* mkdir -p of everything before the last slash. path is changed and restored on the way. */

@@ -25,6 +25,7 @@ struct start {
 	const struct kn_spawn_config *config;
 	struct kn_err *err;
 	int result;                  /* 0: the program runs; else -errno */
+	int program_fd;              /* config->program_fd, moved out of the way */
 	int parent_pidfd;            /* to see that the parent died before the death signal was set */
 	int fds[KN_SPAWN_MAX_FDS];   /* where config->fds[i].from was moved out of the way */
 };
@@ -60,6 +61,12 @@ static int place_fds(struct start *s, int *null_fd)
 		if (s->fds[i] < 0)
 			return kn_fail(s->err, errno, "duplicate descriptor %d: %s",
 			               c->fds[i].from, strerror(errno));
+	}
+	if (c->program_fd > 0) {
+		s->program_fd = fcntl(c->program_fd, F_DUPFD_CLOEXEC, above);
+		if (s->program_fd < 0)
+			return kn_fail(s->err, errno, "duplicate the program's descriptor: %s",
+			               strerror(errno));
 	}
 	for (size_t i = 0; i < c->n_fds; i++)
 		if (dup2(s->fds[i], c->fds[i].to) < 0)
@@ -158,8 +165,13 @@ static int child(void *arg)
 	s->result = prepare(s);
 	if (s->result < 0)
 		_exit(127);
-	execve(c->path, (char *const *)(uintptr_t)c->argv,
-	       (char *const *)(uintptr_t)(c->env ? c->env : no_env));
+	char *const *argv = (char *const *)(uintptr_t)c->argv;
+	char *const *env = (char *const *)(uintptr_t)(c->env ? c->env : no_env);
+	/* syscalls: execveat */
+	if (s->program_fd > 0)
+		execveat(s->program_fd, "", argv, env, AT_EMPTY_PATH);
+	else
+		execve(c->path, argv, env);
 	s->result = kn_fail(s->err, errno, "run '%s': %s", c->path, strerror(errno));
 	_exit(127);
 }

@@ -36,6 +36,8 @@ enum { KN_SPAWN_MAX_FDS = 32 };
 
 struct kn_spawn_config {
 	const char *path;                  /* program; resolved after setup, in the child's root */
+	int program_fd;                    /* run this ELF file instead (path is its name in errors); 0:
+	                                    * none */
 	const char *const *argv;           /* NULL-terminated */
 	const char *const *env;            /* NULL-terminated; NULL: empty */
 	const struct kn_fd_map *fds;       /* every other descriptor is closed; 0, 1 and 2 that are not */
