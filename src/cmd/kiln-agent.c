@@ -1,19 +1,24 @@
 /*
- * kiln-agent: the first process of a Linux guest. Boots what the kernel leaves to do, then serves the
- * host until that takes the machine away. Knows no options: everything comes from the host.
+ * kiln-agent: the first process of a Linux guest, or of a container. In a guest it boots what the
+ * kernel leaves to do, then serves the host until that takes the machine away; a container it builds
+ * around itself, and ends with its host. Everything that it must know comes from the host.
  */
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "oci/agent.h"
+#include "oci/contained.h"
 #include "oci/guest.h"
 
 static struct {
 	struct kn_loop *loop;
 	struct kn_agent *agent;
 	struct kn_defer reap;
+	bool guest;
+	struct kn_contained contained;
 } self;
 
 /* The console is the only way out before the port is there, and when it breaks. */
@@ -21,7 +26,9 @@ static _Noreturn void die(const struct kn_err *err)
 {
 	fprintf(stderr, "kiln-agent: %s\n", kn_err_text(err));
 	fflush(stderr);
-	kn_guest_power_off();
+	if (self.guest)
+		kn_guest_power_off();
+	_exit(1);   /* and with the first process, all of the container */
 }
 
 /*
@@ -75,9 +82,33 @@ static void failed(const struct kn_err *err, void *arg)
 	die(err);
 }
 
+static int prepare_container(const struct kn_agent_message *configure, void *arg,
+                             struct kn_err *err)
+{
+	return kn_contained_prepare(arg, configure, err);
+}
+
+static int seal_container(void *arg, struct kn_err *err)
+{
+	return kn_contained_seal(arg, err);
+}
+
+static const struct kn_agent_config guest_config = { .prepare = prepare, .greet = greet,
+	                                             .failed = failed };
+
+static struct kn_agent_config container_config(void)
+{
+	return (struct kn_agent_config){ .prepare = prepare_container,
+		                         .seal = seal_container,
+		                         .failed = failed,
+		                         .id_first = self.contained.id_first,
+		                         .final_pipe = true,
+		                         .arg = &self.contained };
+}
+
 static int serve(struct kn_err *err)
 {
-	struct kn_agent_config config = { .prepare = prepare, .greet = greet, .failed = failed };
+	struct kn_agent_config config = self.guest ? guest_config : container_config();
 	sigset_t signals;
 
 	int r = kn_loop_new(&self.loop, err);
@@ -89,22 +120,26 @@ static int serve(struct kn_err *err)
 	r = kn_loop_signals(self.loop, &signals, on_signal, NULL, err);
 	if (r < 0)
 		return r;
-	int port = kn_guest_port("kiln.agent", err);
+	int port = self.guest ? kn_guest_port("kiln.agent", err) : KN_CONTAINED_PIPE_FD;
 	if (port < 0)
 		return port;
 	r = kn_agent_new(self.loop, port, &config, &self.agent, err);
 	return r < 0 ? r : kn_loop_run(self.loop);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	struct kn_err err = KN_ERR_INIT;
 
 	if (getpid() != 1) {
-		fprintf(stderr, "kiln-agent is the first process of a guest; it is not run by hand\n");
+		fprintf(stderr, "kiln-agent is the first process of a guest or of a container; it is "
+		                "not run by hand\n");
 		return 2;
 	}
-	if (kn_guest_boot(&err) == 0)
+	self.guest = argc < 2 || strcmp(argv[KN_CONTAINED_MODE], KN_CONTAINED) != 0;
+	int r = self.guest ? kn_guest_boot(&err)
+	                   : kn_contained_init(&self.contained, argc, argv, &err);
+	if (r == 0)
 		(void)!serve(&err);
 	die(&err);
 }

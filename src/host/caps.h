@@ -27,6 +27,17 @@ kn_must_use int kn_become(uid_t uid, gid_t gid, const gid_t *groups, size_t n, s
  */
 kn_must_use int kn_caps_limit(uint64_t mask, struct kn_err *err);
 
+/** Sets of capabilities; bits are capability numbers. */
+struct kn_caps {
+	uint64_t bounding, permitted, effective, inheritable, ambient;
+};
+
+/**
+ * Have exactly these, of what the process has now: sets that hold more than the permitted one get
+ * what is there. Ambient needs permitted and inheritable. Errors: as kn_caps_limit().
+ */
+kn_must_use int kn_caps_set(const struct kn_caps *caps, struct kn_err *err);
+
 /** Reduce the bounding set alone: what a later program can ever regain. */
 kn_must_use int kn_caps_bound(uint64_t mask, struct kn_err *err);
 

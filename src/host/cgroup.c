@@ -315,6 +315,22 @@ int kn_cgroup_add(const struct kn_cgroup *cg, pid_t pid, struct kn_err *err)
 	return 0;
 }
 
+size_t kn_cgroup_dirs(const struct kn_cgroup *cg, int ret[KN_CGROUP_MAX_DIRS])
+{
+	size_t n = 0;
+
+	_Static_assert((int)N_DIRS == (int)KN_CGROUP_MAX_DIRS, "one number for both");
+	for (int i = 0; i < N_DIRS; i++)
+		if (cg->dir[i] >= 0)
+			ret[n++] = cg->dir[i];
+	return n;
+}
+
+int kn_cgroup_join(int dir_fd, struct kn_err *err)
+{
+	return write_number(dir_fd, "cgroup.procs", 0, err) < 0 ? kn_while(err, "join the cgroup") : 0;
+}
+
 static int kill_members(int dir)
 {
 	int found = 0, pid;

@@ -62,6 +62,17 @@ KN_AUTO(kn_cgroup_free, struct kn_cgroup *);
 /** Put a process into it; 0 is the calling one. No allocation: fit for kn_spawn()'s setup. */
 kn_must_use int kn_cgroup_add(const struct kn_cgroup *cg, pid_t pid, struct kn_err *err);
 
+enum { KN_CGROUP_MAX_DIRS = 4 };
+
+/**
+ * The folders that make it up, one for each hierarchy, as descriptors that stay the cgroup's: for a
+ * process that joins by itself, with kn_cgroup_join() on each. Returns how many.
+ */
+size_t kn_cgroup_dirs(const struct kn_cgroup *cg, int ret[KN_CGROUP_MAX_DIRS]);
+
+/** Put the calling process into the cgroup of a folder. Errors: what the kernel said. */
+kn_must_use int kn_cgroup_join(int dir_fd, struct kn_err *err);
+
 /** Kill everything in it, and what those start meanwhile. Returns 0 or -errno. */
 int kn_cgroup_kill(const struct kn_cgroup *cg, struct kn_err *err);
 

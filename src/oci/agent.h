@@ -25,6 +25,13 @@ struct kn_agent_config {
 	 * once, at CONFIGURE. NULL: it is so already.
 	 */
 	int (*prepare)(const struct kn_agent_message *configure, void *arg, struct kn_err *err);
+	/**
+	 * The function's files are in its root: close it, and give up what the function must not
+	 * have. Called once, before anything of the function runs. NULL: nothing to do.
+	 */
+	int (*seal)(void *arg, struct kn_err *err);
+	uid_t id_first;            /* before seal(): what the function's user 0 is here */
+	bool final_pipe;           /* the host does not come back: the pipe's end is the end */
 	/** Set clock and entropy. NULL: leave them. */
 	void (*greet)(const struct kn_agent_message *greeting, void *arg);
 	/** The host broke the rules of the pipe: nothing can be done any more. */

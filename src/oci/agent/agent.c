@@ -143,7 +143,9 @@ static void configure(struct kn_agent *a, const struct kn_agent_message *m)
 	if (a->config.prepare)
 		r = a->config.prepare(m, a->config.arg, &err);
 	if (r == 0)
-		r = function_configure(&a->fn, m, &err);
+		r = function_configure(&a->fn, m, a->config.id_first, &err);
+	if (r == 0 && a->config.seal)
+		r = a->config.seal(a->config.arg, &err);
 	if (r == 0)
 		r = start_function(a, &err);
 	if (r < 0)
@@ -242,7 +244,7 @@ int kn_agent_new(struct kn_loop *loop, int fd, const struct kn_agent_config *con
 	a->kill_timer.call = on_kill_time;
 	a->main_out.watch.fd = -1;
 	kn_arena_init(&a->fn.arena);
-	struct kn_mux_config c = { .retry_ms = 5,
+	struct kn_mux_config c = { .retry_ms = config->final_pipe ? 0 : 5,
 		                   .events = { .control = on_control, .open = on_open,
 		                               .drain = on_drain, .failed = on_failed, .arg = a } };
 	int r = kn_mux_new(loop, fd, &c, &a->mux, err);

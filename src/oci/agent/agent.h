@@ -81,7 +81,8 @@ void agent_ready(struct kn_agent *a);
 void agent_check_stopped(struct kn_agent *a);
 
 /* function.c */
-int function_configure(struct function *f, const struct kn_agent_message *m, struct kn_err *err);
+int function_configure(struct function *f, const struct kn_agent_message *m, uid_t id_first,
+                       struct kn_err *err);
 void function_fini(struct function *f);
 
 /**
@@ -91,6 +92,11 @@ void function_fini(struct function *f);
 int process_start(struct kn_agent *a, struct process *p, int in, int out, const char *const *env,
                   struct kn_err *err);
 void process_signal(struct process *p, int sig);
+
+/* files.c */
+/** Put the message's files into the root, for the function's user. Errors: told by name. */
+int files_put(const struct function *f, const struct kn_agent_message *m, uid_t id_first,
+              struct kn_err *err);
 
 /* output.c */
 /** Cut fd (owned from now on) into log lines. */

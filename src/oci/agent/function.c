@@ -11,6 +11,7 @@
 #include "host/caps.h"
 #include "host/process.h"
 #include "oci/agent/agent.h"
+#include "oci/container.h"
 
 static const char DEFAULT_PATH[] =
 	"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -118,7 +119,8 @@ static int find_program(struct function *f, struct kn_err *err)
 	return r < 0 ? r : kn_check_program(f->program, err);
 }
 
-int function_configure(struct function *f, const struct kn_agent_message *m, struct kn_err *err)
+int function_configure(struct function *f, const struct kn_agent_message *m, uid_t id_first,
+                       struct kn_err *err)
 {
 	kn_arena_init(&f->arena);
 	f->contract = (enum kn_contract)m->contract;
@@ -139,7 +141,9 @@ int function_configure(struct function *f, const struct kn_agent_message *m, str
 	if (r == 0)
 		r = complete_env(f, err);
 	if (r == 0)
-		r = kn_mkdirs(AT_FDCWD, f->cwd, 0755, err);
+		r = kn_container_mkdirs(f->cwd, id_first, err);
+	if (r == 0)
+		r = files_put(f, m, id_first, err);
 	return r < 0 ? r : find_program(f, err);
 }
 
@@ -216,10 +220,22 @@ static int watch_process(struct kn_agent *a, struct process *p, pid_t pid, struc
 	return 0;
 }
 
+/* No limit is raised: that takes CAP_SYS_RESOURCE, which not every host gives. */
+static uint64_t hard_nofile(void)
+{
+	struct rlimit now;
+
+	if (getrlimit(RLIMIT_NOFILE, &now) < 0)
+		return 1024;
+	return kn_min((uint64_t)now.rlim_max, UINT64_C(65536));
+}
+
 int process_start(struct kn_agent *a, struct process *p, int in, int out, const char *const *env,
                   struct kn_err *err)
 {
-	struct kn_rlimit limits[] = { { RLIMIT_NOFILE, 1024, 65536 }, { RLIMIT_CORE, 0, 0 } };
+	uint64_t hard = hard_nofile();
+	struct kn_rlimit limits[] = { { RLIMIT_NOFILE, kn_min(hard, UINT64_C(1024)), hard },
+		                      { RLIMIT_CORE, 0, 0 } };
 	struct kn_arena scratch;
 	int e[2];
 	pid_t pid;

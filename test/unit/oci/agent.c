@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -28,7 +29,7 @@ static struct {
 	bool started, ready, exited, failed;
 	uint64_t status;
 	struct kn_buf text, out, err;
-	unsigned greetings, prepared;
+	unsigned greetings, prepared, sealed;
 	struct kn_err refuse;           /* what prepare answers */
 } t;
 
@@ -76,6 +77,14 @@ static int prepare(const struct kn_agent_message *configure, void *arg, struct k
 	return -err->code;
 }
 
+static int seal(void *arg, struct kn_err *err)
+{
+	(void)arg;
+	(void)err;
+	t.sealed++;
+	return 0;
+}
+
 static void say(const struct kn_agent_message *m)
 {
 	struct kn_buf b = KN_BUF_INIT;
@@ -88,7 +97,7 @@ static void say(const struct kn_agent_message *m)
 
 static int setup(void **state)
 {
-	struct kn_agent_config a = { .prepare = prepare, .greet = greet };
+	struct kn_agent_config a = { .prepare = prepare, .greet = greet, .seal = seal };
 	struct kn_mux_config m = { .host = true, .generation = 1,
 		                   .events = { .control = on_control } };
 	struct kn_err err = KN_ERR_INIT;
@@ -320,6 +329,60 @@ static void a_failing_preparation_is_told(void **state)
 	assert_int_equal(t.status, EIO);
 }
 
+/* The function's first act is to read what was put there. */
+static void files_are_there_before_the_function_starts(void **state)
+{
+	char folder[] = "/tmp/kn-agent-XXXXXX", path[64], script[256];
+	struct kn_view modes[] = { KN_VIEW("0440") }, bytes[] = { KN_VIEW("s3cret\n") };
+	struct stat st;
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/secrets/deep/key", folder);
+	snprintf(script, sizeof(script), "cat %s; exit 3", path);
+	struct kn_agent_message m = command(KN_CONTRACT_HTTP, SHELL(script));
+	struct kn_view paths[] = { kn_view_of(path) };
+	m.port = free_port();
+	m.file_paths = paths;
+	m.file_modes = modes;
+	m.file_bytes = bytes;
+	m.n_file_paths = m.n_file_modes = m.n_file_bytes = 1;
+	configure(m);
+	wait_for(&t.exited);
+	assert_string_equal(t.out.ptr, "s3cret\n");
+	assert_int_equal(t.sealed, 1);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0440);
+	assert_int_equal(kn_remove_tree(AT_FDCWD, folder, NULL), 0);
+}
+
+static void refuses_files(struct kn_view path, struct kn_view mode, const char *says)
+{
+	struct kn_view bytes[] = { KN_VIEW("x") };
+	struct kn_agent_message m = command(KN_CONTRACT_HTTP, SHELL("true"));
+
+	m.file_paths = &path;
+	m.file_modes = &mode;
+	m.file_bytes = bytes;
+	m.n_file_paths = m.n_file_modes = m.n_file_bytes = 1;
+	configure(m);
+	wait_for(&t.failed);
+	expect_text(says);
+	assert_int_equal(t.sealed, 0);
+}
+
+static void files_need_an_absolute_path(void **state)
+{
+	(void)state;
+	refuses_files(KN_VIEW("etc/x"), KN_VIEW("0400"), "path is 'etc/x'");
+}
+
+static void files_need_an_octal_mode(void **state)
+{
+	(void)state;
+	refuses_files(KN_VIEW("/tmp/never-made"), KN_VIEW("rw"), "mode is 'rw'");
+}
+
 static void signals_reach_the_function(void **state)
 {
 	struct kn_agent_message m = server("0");
@@ -473,6 +536,9 @@ int main(int argc, char **argv)
 		TEST(an_end_before_ready_is_told_with_its_last_words),
 		TEST(what_cannot_start_is_told),
 		TEST(a_failing_preparation_is_told),
+		TEST(files_are_there_before_the_function_starts),
+		TEST(files_need_an_absolute_path),
+		TEST(files_need_an_octal_mode),
 		TEST(signals_reach_the_function),
 		TEST(who_ignores_sigterm_is_killed_after_the_grace),
 		TEST(stdio_runs_a_process_a_request),
