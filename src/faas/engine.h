@@ -32,6 +32,7 @@ struct kn_engine_class {
 	const void *driver;		  /* what ops->start takes */
 	const char *hypervisor;		  /* "QEMU with TCG", "kiln-vmm"; NULL when refused */
 	const char *why;		  /* reason of the choice or of the refusal, for people */
+	uint64_t overhead_bytes; /* memory that an instance may take beyond its function's limit */
 	bool raw_image; /* fn->image is no image of the store (unix: the socket) */
 };
 
@@ -39,6 +40,8 @@ struct kn_engine_config {
 	struct kn_engine_class classes[KN_CLASSES]; /* by enum kn_class */
 	const char *run_dir;	  /* absolute; a folder per instance is made below it */
 	uint32_t max_instances;	  /* of the whole node */
+	uint64_t memory_bytes;	  /* that all instances together may be promised; 0: no limit */
+	uint64_t idle_ms;	  /* instances idle for so long are stopped; 0: never */
 	uint64_t max_body_bytes;  /* of a request to a function */
 	uint64_t max_reply_bytes; /* of a function's reply */
 	size_t log_bytes;	  /* of remembered output per function */
@@ -48,6 +51,7 @@ struct kn_engine_config {
 
 #define KN_ENGINE_DEFAULTS                                                                         \
 	((struct kn_engine_config){ .max_instances = 64,                                           \
+				    .idle_ms = 5 * 60 * 1000,                                      \
 				    .max_body_bytes = UINT64_C(64) << 20,                          \
 				    .max_reply_bytes = UINT64_C(64) << 20,                         \
 				    .log_bytes = 256 * 1024,                                       \
@@ -95,14 +99,40 @@ struct kn_engine_image {
 };
 
 /**
- * Make a function known, or replace it: new requests go to instances of the new one, those of the
- * old finish their requests and stop. Counts and logs go on. Takes a reference to fn. Starts
- * scale_min instances.
+ * Make a function known, or replace it by another revision. A function that has instances goes on
+ * with them until the first instance of the new revision is ready; then new requests go there, and
+ * the old instances finish their requests and stop. A revision that does not become ready is dropped
+ * and the old one stays: kn_engine_on_rolled() tells which it was. On a node without room for one
+ * more instance, and for a function that has none, the new revision serves at once. Counts and logs
+ * go on. Takes a reference to fn. Starts scale_min instances.
  *
- * Errors  as kn_engine_check(); EBUSY too many earlier revisions still drain; ESHUTDOWN; ENOMEM
+ * Errors  as kn_engine_check(); ESHUTDOWN; ENOMEM
  */
 kn_must_use int kn_engine_put(struct kn_engine *e, struct kn_function *fn,
 			      const struct kn_engine_image *image, struct kn_err *err);
+
+/** Is an earlier revision of it still serving, until the one that was put last is ready? */
+bool kn_engine_rolling(const struct kn_engine *e, struct kn_view name);
+
+/**
+ * Told for each kn_engine_put() after which kn_engine_rolling() was true, unless another put or a
+ * removal came first; never inside put.
+ *
+ * fn    the revision that serves now; borrowed
+ * why   NULL: it is the new one; else why it is still the old one
+ */
+typedef void (*kn_engine_rolled)(struct kn_function *fn, const struct kn_err *why, void *arg);
+void kn_engine_on_rolled(struct kn_engine *e, kn_engine_rolled call, void *arg);
+
+/**
+ * Keep n instances, until the function has idled for its idle time; then scale_min counts again, as
+ * it does from the next request on when n is less. Instances beyond n are stopped, busy ones after
+ * their requests. More than scale_max is fine: somebody asked for it.
+ *
+ * Errors  ENOENT
+ */
+kn_must_use int kn_engine_scale(struct kn_engine *e, struct kn_view name, uint32_t n,
+				struct kn_err *err);
 
 /**
  * Forget a function: new requests find nothing, waiting ones are answered, those under way finish,

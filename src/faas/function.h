@@ -76,6 +76,10 @@ struct kn_function {
 	uint32_t scale_min;           /* label com.openfaas.scale.min: instances kept; 0 */
 	uint32_t scale_max;           /* label com.openfaas.scale.max: instances at most */
 	const struct kn_egress *egress; /* kiln.egress; NULL: no network */
+	uint32_t scale_target;        /* label com.openfaas.scale.target with type capacity: requests that
+	                               * an instance is meant to have; 0: as many as it can take */
+	bool scale_zero;              /* label com.openfaas.scale.zero: none is kept when it idles */
+	uint64_t idle_ms;             /* label com.openfaas.scale.zero-duration; 0: the node's */
 	uint64_t timeout_ms;          /* kiln.timeout: the one deadline of an invocation, start and wait included */
 	uint64_t boot_timeout_ms;     /* kiln.boot-timeout: start to ready */
 	uint64_t memory_bytes;        /* limits.memory */
@@ -142,7 +146,7 @@ struct kn_function_live {
 	uint32_t ready;               /* of those: ready */
 	uint32_t busy;                /* of those: with a request */
 	uint32_t waiting;             /* requests in the queue */
-	uint32_t wanted;              /* what scale-function asked for */
+	uint32_t wanted;              /* instances kept: scale.min, or what scale-function asked for */
 	const char *hypervisor;       /* driver of its instances: "qemu", "kvm"; NULL: none chosen */
 	const char *hypervisor_why;   /* why that one; may be NULL */
 	uint64_t memory_bytes;        /* of all instances */
@@ -152,6 +156,8 @@ struct kn_function_live {
 	uint64_t last_cold_ns;        /* wall clock of that start; 0: none yet */
 	uint64_t warm_p50_ns;         /* median of recent warm invocations; 0: none yet */
 	const char *last_error;       /* why the last instance ended badly; NULL */
+	const char *update;           /* "running", "failed": the last update; NULL: it is what serves */
+	const char *update_error;     /* why it failed, or what it waits for; NULL */
 };
 
 /**

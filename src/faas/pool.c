@@ -128,7 +128,7 @@ static void on_ready(struct kn_sandbox *sb, void *arg)
 	(void)sb;
 	if (i->state != KN_INSTANCE_STARTING)
 		return;
-	i->ready_ns = kn_now_ns();
+	i->ready_ns = i->idle_since_ns = kn_now_ns();
 	set_state(i, KN_INSTANCE_READY);
 	i->pool->config.events.ready(i, i->pool->config.events.arg);
 }
@@ -249,7 +249,8 @@ struct kn_instance *kn_pool_pick(const struct kn_pool *p)
 	for (struct kn_instance *i = p->first; i; i = i->next) {
 		if (i->state != KN_INSTANCE_READY || i->in_flight >= p->concurrency)
 			continue;
-		if (!best || i->in_flight < best->in_flight)
+		if (!best || i->in_flight < best->in_flight ||
+		    (i->in_flight == best->in_flight && i->idle_since_ns > best->idle_since_ns))
 			best = i;
 	}
 	return best;
@@ -264,6 +265,7 @@ void kn_instance_leave(struct kn_instance *i)
 {
 	i->in_flight--;
 	i->served++;
+	i->idle_since_ns = kn_now_ns();
 	if (i->state == KN_INSTANCE_DRAINING && i->in_flight == 0)
 		stop(i);
 }
@@ -277,6 +279,27 @@ void kn_instance_fail(struct kn_instance *i, const struct kn_err *why)
 	set_state(i, KN_INSTANCE_DRAINING);
 	if (i->in_flight == 0)
 		stop(i);
+}
+
+/* A pool that drains has set its patience already. */
+static void start_patience(struct kn_pool *p)
+{
+	uint64_t due = kn_now_ns() + p->config.drain_ms * KN_NS_PER_MS;
+
+	if (!p->draining && kn_timer_start(p->config.loop, &p->drain, due, NULL) < 0)
+		p->drain.call(&p->drain); /* no memory for patience */
+}
+
+void kn_instance_retire(struct kn_instance *i)
+{
+	if (i->state >= KN_INSTANCE_DRAINING)
+		return;
+	if (i->in_flight == 0) {
+		stop(i);
+		return;
+	}
+	set_state(i, KN_INSTANCE_DRAINING);
+	start_patience(i->pool);
 }
 
 int kn_instance_connect(struct kn_instance *i, bool fresh, struct kn_http_client **ret,
@@ -415,7 +438,7 @@ static const struct kn_sandbox_file *copy_files(struct kn_arena *a,
 		char *bytes = kn_arena_copy(a, f->bytes.ptr, f->bytes.len);
 		*failed |= !bytes;
 		to[i] = (struct kn_sandbox_file){ .path = copy(a, f->path, failed),
-						  .bytes = { bytes, f->bytes.len },
+						  .bytes = { bytes, bytes ? f->bytes.len : 0 },
 						  .mode = f->mode };
 	}
 	return to;
@@ -477,6 +500,9 @@ void kn_pool_free(struct kn_pool *p)
 		remove_folder(p, i->id);
 		free_instance(i);
 	}
+	for (size_t n = 0; n < p->config.n_files && p->config.files; n++) /* secrets */
+		explicit_bzero((char *)(uintptr_t)p->config.files[n].bytes.ptr,
+			       p->config.files[n].bytes.len);
 	kn_function_unref(p->config.fn);
 	kn_arena_fini(&p->arena);
 	free(p);

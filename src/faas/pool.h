@@ -43,6 +43,7 @@ struct kn_instance {
 	uint64_t served;
 	uint64_t started_wall_ns, began_ns;
 	uint64_t ready_ns;	      /* when it became ready; 0 before */
+	uint64_t idle_since_ns;	      /* when its last request ended, or it became ready */
 	bool failed; /* kn_instance_fail() was called, because of */
 	struct kn_err why;
 	struct kn_call *calls;	      /* those that hold it */
@@ -101,6 +102,12 @@ uint32_t kn_pool_count(const struct kn_pool *p);
 uint32_t kn_pool_starting(const struct kn_pool *p);
 uint32_t kn_pool_leaving(const struct kn_pool *p);
 
+/** Instances that start or take requests. */
+static inline uint32_t kn_pool_staying(const struct kn_pool *p)
+{
+	return kn_pool_count(p) - kn_pool_leaving(p);
+}
+
 /** First instance; go on with ->next. */
 struct kn_instance *kn_pool_first(const struct kn_pool *p);
 
@@ -110,7 +117,10 @@ uint32_t kn_pool_concurrency(const struct kn_pool *p);
 /** Begin the start of one more instance. Errors: what the driver, the folder or memory said. */
 kn_must_use int kn_pool_start(struct kn_pool *p, struct kn_err *err);
 
-/** A ready instance with room for a request, the least busy one; NULL when there is none. */
+/**
+ * A ready instance with room for a request: the least busy one, and of equals the one that was used
+ * last, so that the others idle long enough to be stopped. NULL when there is none.
+ */
 struct kn_instance *kn_pool_pick(const struct kn_pool *p);
 
 /** One request begins or ends on the instance. */
@@ -122,6 +132,12 @@ void kn_instance_leave(struct kn_instance *i);
  * takes no more requests, and its end counts as one by itself, for this reason.
  */
 void kn_instance_fail(struct kn_instance *i, const struct kn_err *why);
+
+/**
+ * One instance less: stops at once when it has no request, else after its last one, or after the
+ * pool's drain_ms from now when that comes first. Fine when it leaves already.
+ */
+void kn_instance_retire(struct kn_instance *i);
 
 /** Start no more; stop idle instances now, busy ones after their requests or after drain_ms. */
 void kn_pool_drain(struct kn_pool *p);

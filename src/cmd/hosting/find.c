@@ -123,6 +123,7 @@ static void choose_microvm(struct kn_hosting *h)
 		.ops = &kn_sandbox_qemu,
 		.driver = &h->qemu,
 		.hypervisor = kvm ? "QEMU with KVM" : "QEMU with TCG",
+		.overhead_bytes = h->qemu.overhead_bytes,
 		.why = kvm ? "/dev/kvm runs kernels at full speed"
 			   : "/dev/kvm cannot run a kernel here, so QEMU emulates the processor; "
 			     "QEMU gives no security promise for TCG",

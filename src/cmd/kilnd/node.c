@@ -249,6 +249,8 @@ static int open_engine(struct kn_node *n, struct kn_err *err)
 
 	config.run_dir = n->run_dir;
 	config.max_instances = (uint32_t)o->max_instances;
+	config.memory_bytes = o->memory;
+	config.idle_ms = o->idle_ms;
 	config.max_body_bytes = o->max_body;
 	config.max_reply_bytes = o->max_reply;
 	config.log_bytes = (size_t)o->log_bytes;

@@ -1,10 +1,11 @@
 #include "cmd/kilnd/options.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 #include "base/conf.h"
 
-enum { ROWS = 24 };
+enum { ROWS = 26 };
 
 static const struct kn_kilnd_options DEFAULTS = {
 	.listen = "127.0.0.1:8080",
@@ -12,6 +13,8 @@ static const struct kn_kilnd_options DEFAULTS = {
 	.log_format = "text",
 	.function_auth = "open",
 	.max_instances = 64,
+	.idle_ms = 5 * 60 * 1000,
+	.memory = UINT64_MAX,
 	.max_connections = 4096,
 	.max_body = UINT64_C(64) << 20,
 	.max_reply = UINT64_C(64) << 20,
@@ -41,6 +44,11 @@ static void fill_rows(struct kn_kilnd_options *o, struct kn_arg rows[ROWS])
 		  "how long a token counts (default 1h)" },
 		{ "max-instances", 0, KN_ARG_U64, &o->max_instances, "N", NULL,
 		  "instances at once on this node (default 64)" },
+		{ "memory", 0, KN_ARG_BYTES, &o->memory, "SIZE", NULL,
+		  "memory that instances may have together; no start goes beyond it (default three "
+		  "quarters of this machine's, 0: no limit)" },
+		{ "idle", 0, KN_ARG_DURATION, &o->idle_ms, "TIME", NULL,
+		  "stop instances that had no request for so long (default 5m, 0: never)" },
 		{ "max-connections", 0, KN_ARG_U64, &o->max_connections, "N", NULL,
 		  "clients at once; more wait to be accepted (default 4096)" },
 		{ "max-body", 0, KN_ARG_BYTES, &o->max_body, "SIZE", NULL,
@@ -214,6 +222,14 @@ static int check(struct kn_kilnd_options *o, struct kn_err *err)
 	return r;
 }
 
+/* What is left is for the node itself, and for the host's page cache. */
+static uint64_t default_memory(void)
+{
+	long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+
+	return pages > 0 && size > 0 ? (uint64_t)pages / 4 * 3 * (uint64_t)size : 0;
+}
+
 /* ---- reading ---------------------------------------------------------------------------------- */
 
 int kn_kilnd_options_read(int argc, char **argv, struct kn_kilnd_options *ret, struct kn_err *err)
@@ -241,6 +257,8 @@ int kn_kilnd_options_read(int argc, char **argv, struct kn_kilnd_options *ret, s
 		kn_kilnd_options_fini(&o);
 		return r;
 	}
+	if (o.memory == UINT64_MAX)
+		o.memory = default_memory();
 	*ret = o;
 	return KN_ARGS_RUN;
 }

@@ -24,6 +24,8 @@ struct kn_kilnd_options {
 	const char *issuer; /* NULL: http://LISTEN */
 	bool allow_unix_functions;
 	uint64_t max_instances, max_connections, max_body, max_reply, log_bytes;
+	uint64_t idle_ms; /* functions that say nothing; 0: never */
+	uint64_t memory;  /* for instances; 0 on the command line: no limit */
 	uint64_t head_timeout_ms, idle_timeout_ms, drain_ms, token_ms;
 	uint64_t workers, bare_shells;
 

@@ -3,9 +3,12 @@
  *
  *     check -> (build the root file system in a worker) -> store, durably -> engine -> answer
  *
- * Restoring at start, and after an image got a new content, is the same without the store. Deleting is store -> engine -> answer. The
- * store answers in the order of submission, so that two changes of one function reach the engine in
- * the order in which they reached the disk.
+ * Restoring at start, and after an image got a new content, is the same without the store. Deleting
+ * is store -> engine -> answer. The store answers in the order of submission, so that two changes of
+ * one function reach the engine in the order in which they reached the disk.
+ *
+ * An update is answered when the engine has it, while the revision before still serves. When the new
+ * one does not get ready, the engine drops it, and table and store go back to the one before.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -55,16 +58,52 @@ static struct change *change_new(struct kn_control *ctl, struct kn_http_exchange
 	return ch;
 }
 
+static const char *name_of(const struct change *ch)
+{
+	return ch->fn ? ch->fn->name : ch->name;
+}
+
+static void on_saved(const struct kn_err *err, void *arg)
+{
+	(void)arg;
+	if (err)
+		kn_log(KN_ERROR, "the store keeps an update that was dropped", KN_E(err));
+}
+
+/*
+ * An update that came to nothing is in the store, and must not be what a restart finds. A change of
+ * the same function that is under way may be written after this, or not at all: its end looks again.
+ */
+static void save_again(struct kn_control *ctl, struct kn_view name)
+{
+	kn_auto(kn_buf_fini) struct kn_buf text = KN_BUF_INIT;
+	struct entry *e = entry_find(ctl, name);
+	struct kn_err err = KN_ERR_INIT;
+
+	if (!e || !e->unsaved)
+		return;
+	for (const struct change *ch = ctl->changes; ch; ch = ch->next) {
+		if (kn_view_is(name, kn_view_of(name_of(ch))))
+			return;
+	}
+	e->unsaved = false;
+	if (kn_function_save(e->fn, &text, &err) < 0 ||
+	    kn_store_put(ctl->config.store, KN_TABLE_FUNCTION, name, kn_buf_view(&text), on_saved,
+	                 NULL, &err) < 0)
+		on_saved(&err, NULL);
+}
+
 static void change_free(struct change *ch)
 {
 	static const struct kn_http_hooks none;
+	kn_auto(kn_function_unref) struct kn_function *fn = ch->fn;
 
 	*ch->prev = ch->next;
 	if (ch->next)
 		ch->next->prev = ch->prev;
 	if (ch->x)
 		kn_http_set_hooks(ch->x, &none);
-	kn_function_unref(ch->fn);
+	save_again(ch->ctl, kn_view_of(name_of(ch)));
 	kn_image_unref(ch->image);
 	free(ch->path);
 	free(ch);
@@ -96,7 +135,8 @@ const char *image_user(const struct kn_image *image, void *arg)
 
 	for (size_t i = 0; i < ctl->n_entries; i++) {
 		const struct entry *e = &ctl->entries[i];
-		if (e->image && kn_digest_is(&e->image->digest, &image->digest))
+		if ((e->image && kn_digest_is(&e->image->digest, &image->digest)) ||
+		    (e->old_image && kn_digest_is(&e->old_image->digest, &image->digest)))
 			return e->fn->name;
 	}
 	for (const struct change *ch = ctl->changes; ch; ch = ch->next) {
@@ -121,6 +161,17 @@ static int hand_over(struct change *ch, struct kn_err *err)
 	return r;
 }
 
+static int to_table(struct change *ch)
+{
+	struct kn_control *ctl = ch->ctl;
+	struct kn_function *fn = kn_function_ref(ch->fn);
+	struct kn_image *image = ch->image ? kn_image_ref(ch->image) : NULL;
+
+	if (kn_engine_rolling(ctl->config.engine, kn_view_of(fn->name)))
+		return entry_roll(ctl, fn, image);
+	return entry_put(ctl, fn, image, NULL);
+}
+
 static void to_engine(struct change *ch)
 {
 	struct kn_control *ctl = ch->ctl;
@@ -130,8 +181,7 @@ static void to_engine(struct change *ch)
 		change_fail(ch, NULL);
 		return;
 	}
-	if (entry_put(ctl, kn_function_ref(ch->fn), ch->image ? kn_image_ref(ch->image) : NULL,
-	              NULL) < 0) {
+	if (to_table(ch) < 0) {
 		kn_fail(&ch->err, ENOMEM, "out of memory");
 		change_fail(ch, NULL);
 		return;
@@ -144,6 +194,17 @@ static void to_engine(struct change *ch)
 	change_free(ch);
 	if (x)
 		kn_reply_json(x, 202, status);
+}
+
+void change_rolled(struct kn_function *fn, const struct kn_err *why, void *arg)
+{
+	struct kn_control *ctl = arg;
+	struct entry *e = entry_find(ctl, kn_view_of(fn->name));
+
+	if (!e)
+		return;
+	entry_rolled(e, why == NULL);
+	save_again(ctl, kn_view_of(fn->name));
 }
 
 /* ---- the store ----------------------------------------------------------------------------- */

@@ -188,20 +188,6 @@ static int read_scale(const json_t *body, uint64_t *ret_replicas, struct kn_err 
 	return kn_json_u64(body, "replicas", 1000, ret_replicas, err);
 }
 
-/* The same deployment with another minimum, so that a restart keeps what was asked for. */
-static json_t *scaled_deployment(const struct kn_function *fn, uint64_t replicas)
-{
-	json_t *o = kn_function_deployment(fn);
-	json_t *labels = json_object_get(o, "labels");
-	char text[24];
-
-	snprintf(text, sizeof(text), "%llu", (unsigned long long)replicas);
-	json_object_set_new(labels, "com.openfaas.scale.min", json_string(text));
-	if (replicas > fn->scale_max)
-		json_object_set_new(labels, "com.openfaas.scale.max", json_string(text));
-	return o;
-}
-
 static void scale_parsed(const struct call *c, const json_t *body)
 {
 	struct kn_err err = KN_ERR_INIT;
@@ -214,12 +200,17 @@ static void scale_parsed(const struct call *c, const json_t *body)
 	const struct entry *e = find_or_answer(c, c->rest);
 	if (!e)
 		return;
-	kn_auto(json_decref) json_t *deployment = scaled_deployment(e->fn, replicas);
-	struct kn_function *fn = parse_or_answer(c, deployment);
-	if (!fn)
+	if (e->fn->class == KN_CLASS_NF && replicas != 1) {
+		kn_reply_error(c->x, 400, "a packet function has exactly one instance",
+		               "remove it to stop it");
 		return;
-	fn->created_ns = e->fn->created_ns;
-	change_start(c->ctl, c->x, fn, CHANGE_UPDATE);
+	}
+	if (kn_engine_scale(c->ctl->config.engine, kn_view_of(e->fn->name), (uint32_t)replicas,
+	                    &err) < 0)
+		kn_reply_error(c->x, 409, e->why ? e->why : kn_err_text(&err),
+		               "a function that cannot run cannot be scaled");
+	else
+		kn_reply_json(c->x, 202, entry_status(c->ctl, e, false));
 }
 
 void create_function(const struct call *c)

@@ -22,6 +22,9 @@ struct entry {
 	struct kn_function *fn;
 	struct kn_image *image;        /* NULL for classes without one, and while it is missing */
 	char *why;                     /* why the engine does not have it; NULL: it has */
+	struct kn_function *old_fn;    /* an update is under way: what serves until it is ready, */
+	struct kn_image *old_image;    /* and from then on if it never is; NULL: none is */
+	bool unsaved;                  /* the store has an update that came to nothing */
 };
 
 struct change;
@@ -62,6 +65,11 @@ struct entry *entry_find(const struct kn_control *ctl, struct kn_view name);
 /** Put a function into the table, or replace it. Takes the references; why is copied. -ENOMEM */
 int entry_put(struct kn_control *ctl, struct kn_function *fn, struct kn_image *image,
               const char *why);
+/** The same for an update under way: the entry keeps what it had, for entry_rolled(). */
+int entry_roll(struct kn_control *ctl, struct kn_function *fn, struct kn_image *image);
+
+/** The update under way has an end: the entry is what it was updated to, or what it was before. */
+void entry_rolled(struct entry *e, bool done);
 void entry_remove(struct kn_control *ctl, struct kn_view name);
 void entries_free(struct kn_control *ctl);
 
@@ -81,6 +89,9 @@ enum change_kind {
 void change_start(struct kn_control *ctl, struct kn_http_exchange *x, struct kn_function *fn,
                   enum change_kind kind);
 void change_delete(struct kn_control *ctl, struct kn_http_exchange *x, struct kn_view name);
+
+/** The engine's word on an update; arg is the control. */
+void change_rolled(struct kn_function *fn, const struct kn_err *why, void *arg);
 
 /** Move functions that use, or wait for, another image of this name to this one. */
 void change_refresh(struct kn_control *ctl, const struct kn_image *image);

@@ -247,6 +247,7 @@ int kn_control_new(const struct kn_control_config *config, struct kn_control **r
 	if (!ctl)
 		return kn_fail(err, ENOMEM, "no memory for the control API");
 	ctl->config = *config;
+	kn_engine_on_rolled(config->engine, change_rolled, ctl);
 	int r = kn_store_each(config->store, KN_TABLE_FUNCTION, load, &s, err);
 	for (size_t i = 0; i < s.n; i++) {
 		if (r == 0)
@@ -267,6 +268,7 @@ void kn_control_free(struct kn_control *ctl)
 {
 	if (!ctl)
 		return;
+	kn_engine_on_rolled(ctl->config.engine, NULL, NULL);
 	entries_free(ctl);
 	free(ctl);
 }

@@ -40,6 +40,8 @@ static void entry_fini(struct entry *e)
 {
 	kn_function_unref(e->fn);
 	kn_image_unref(e->image);
+	kn_function_unref(e->old_fn);
+	kn_image_unref(e->old_image);
 	free(e->why);
 }
 
@@ -70,6 +72,45 @@ int entry_put(struct kn_control *ctl, struct kn_function *fn, struct kn_image *i
 		entry_fini(&ctl->entries[i]);
 	ctl->entries[i] = e;
 	return 0;
+}
+
+int entry_roll(struct kn_control *ctl, struct kn_function *fn, struct kn_image *image)
+{
+	struct entry *e = entry_find(ctl, kn_view_of(fn->name));
+
+	if (!e)
+		return entry_put(ctl, fn, image, NULL);
+	if (e->old_fn) {   /* a second update before the first was ready: that one never served */
+		kn_function_unref(e->fn);
+		kn_image_unref(e->image);
+	} else {
+		e->old_fn = e->fn;
+		e->old_image = e->image;
+	}
+	e->fn = fn;
+	e->image = image;
+	free(e->why);
+	e->why = NULL;
+	e->unsaved = false;
+	return 0;
+}
+
+void entry_rolled(struct entry *e, bool done)
+{
+	struct kn_function *fn = done ? e->old_fn : e->fn;
+	struct kn_image *image = done ? e->old_image : e->image;
+
+	if (!e->old_fn)
+		return;
+	if (!done) {
+		e->fn = e->old_fn;
+		e->image = e->old_image;
+	}
+	e->old_fn = NULL;
+	e->old_image = NULL;
+	e->unsaved = !done;
+	kn_function_unref(fn);
+	kn_image_unref(image);
 }
 
 void entry_remove(struct kn_control *ctl, struct kn_view name)

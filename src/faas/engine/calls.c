@@ -22,6 +22,8 @@
 
 enum { BACKOFF_FIRST_MS = 250, BACKOFF_LAST_MS = 30 * 1000 };
 
+enum { MAX_RETRY_S = 60 };   /* of Retry-After: who waits longer is forgotten */
+
 enum { CALL_NONE, CALL_WAITS, CALL_GRANTED };
 
 /* ---- the queue -------------------------------------------------------------------------------- */
@@ -76,6 +78,7 @@ static void count(struct kn_service *s, struct kn_call *call, int status, bool o
 	kn_counts_add(c, status, now - call->began_ns, ours);
 	if (call->granted_ns == 0)
 		return;
+	c->done_ns[c->n_done++ % KN_COUNT_RECENT] = now;
 	if (call->start == KN_COLD) {
 		c->cold++;
 	} else {
@@ -167,7 +170,7 @@ static void back_off(struct kn_service *s, const struct kn_err *why, bool was_re
 		ms *= 2;
 	ms = kn_min(ms, (uint64_t)BACKOFF_LAST_MS);
 	s->backoff_until_ns = kn_now_ns() + ms * KN_NS_PER_MS;
-	if (s->fn->scale_min > 0 && !s->leaving &&
+	if (kn_service_floor(s) > 0 && !s->leaving &&
 	    kn_timer_start(s->engine->loop, &s->retry, s->backoff_until_ns, NULL) < 0)
 		kn_log(KN_WARN, "no memory for a timer: the next request starts it",
 		       KN_S("fn", s->fn->name));
@@ -182,9 +185,20 @@ void kn_service_on_retry(struct kn_timer *t)
 
 /* ---- starting --------------------------------------------------------------------------------- */
 
-static uint32_t staying(const struct kn_service *s)
+/* How long until what waits now is answered, in whole seconds, for Retry-After. */
+static unsigned wait_s(const struct kn_service *s)
 {
-	return kn_pool_count(s->pool) - kn_pool_leaving(s->pool);
+	uint64_t ns = kn_counts_wait_ns(&s->counts, s->waiting + UINT64_C(1));
+
+	return (unsigned)kn_min(ns / KN_NS_PER_S + 1, (uint64_t)MAX_RETRY_S);
+}
+
+/* The user wants instances to have no more requests than so many. */
+static bool is_above_target(const struct kn_service *s, uint32_t staying)
+{
+	uint64_t target = s->fn->scale_target;
+
+	return target && (uint64_t)s->in_flight + s->waiting > target * staying;
 }
 
 /*
@@ -193,42 +207,38 @@ static uint32_t staying(const struct kn_service *s)
  */
 static bool wants_start(const struct kn_service *s)
 {
-	uint32_t least = kn_max(s->fn->scale_min, 1u);
-	uint32_t limit = kn_max(s->fn->scale_max, least);
-	uint32_t starting = kn_pool_starting(s->pool);
+	uint32_t staying = kn_pool_staying(s->pool), starting = kn_pool_starting(s->pool);
 	uint64_t coming = (uint64_t)starting * kn_pool_concurrency(s->pool);
 
-	if (s->leaving || s->engine->draining || staying(s) >= limit)
+	if (s->leaving || s->engine->draining || staying >= kn_service_limit(s))
 		return false;
-	if (staying(s) < s->fn->scale_min)
+	if (s->fn->class == KN_CLASS_NF && kn_pool_leaving(s->pool) + s->n_old > 0)
+		return false; /* two would both pass on what comes in */
+	if (staying < kn_service_floor(s))
 		return true;
-	return s->waiting > coming && (starting == 0 || staying(s) > starting);
+	if (starting > 0 && staying == starting)
+		return false;
+	return s->waiting > coming || is_above_target(s, staying);
 }
 
-static bool node_is_full(const struct kn_engine *e)
+/*
+ * Not the function's failure: no back-off. Who has an instance waits for that one, or, when it
+ * leaves, for its place.
+ */
+static void refuse_full_node(struct kn_service *s, const struct kn_err *why)
 {
-	return e->n_instances >= e->config.max_instances;
+	if (kn_pool_count(s->pool) == 0 && s->n_old == 0)
+		kn_service_refuse_all(s, 503, wait_s(s), why);
 }
 
-/* Not the function's failure: no back-off, and who has an instance waits for that one. */
-static void refuse_full_node(struct kn_service *s)
+int kn_service_start(struct kn_service *s, struct kn_pool *p, struct kn_err *err)
 {
-	struct kn_err why = KN_ERR_INIT;
+	int r = kn_pool_start(p, err);
 
-	(void)kn_fail(&why, EAGAIN,
-		      "this node already runs %u instances, its limit (kilnd --max-instances)",
-		      s->engine->n_instances);
-	if (staying(s) == 0)
-		kn_service_refuse_all(s, 503, 1, &why);
-}
-
-static int start_one(struct kn_service *s, struct kn_err *err)
-{
-	int r = kn_pool_start(s->pool, err);
-
+	s->counts.failed_starts += r < 0;
 	if (r < 0)
 		return r;
-	s->engine->n_instances++;
+	kn_engine_take_room(s->engine, kn_pool_function(p));
 	s->counts.starts++;
 	return 0;
 }
@@ -237,9 +247,8 @@ static int start_one(struct kn_service *s, struct kn_err *err)
 static void start_failed(struct kn_service *s, const struct kn_err *why)
 {
 	kn_log(KN_ERROR, "instance not started", KN_S("fn", s->fn->name), KN_E(why));
-	s->counts.failed_starts++;
 	back_off(s, why, false);
-	if (staying(s) == 0)
+	if (kn_pool_staying(s->pool) == 0)
 		kn_service_refuse_all(s, 503, kn_max(retry_after_s(s), 1u), why);
 }
 
@@ -258,15 +267,16 @@ static void start_what_is_wanted(struct kn_service *s)
 	while (wants_start(s)) {
 		struct kn_err err = KN_ERR_INIT;
 		if (backoff_left_ms(s) > 0) {
-			if (staying(s) == 0)
+			if (kn_pool_staying(s->pool) == 0)
 				refuse_held_back(s);
 			return;
 		}
-		if (node_is_full(s->engine)) {
-			refuse_full_node(s);
+		enum kn_room room = kn_engine_room(s->engine, s, s->fn, &err);
+		if (room == KN_ROOM_NONE)
+			refuse_full_node(s, &err);
+		if (room != KN_ROOM)
 			return;
-		}
-		if (start_one(s, &err) < 0) {
+		if (kn_service_start(s, s->pool, &err) < 0) {
 			start_failed(s, &err);
 			return;
 		}
@@ -290,6 +300,7 @@ void kn_service_dispatch(struct kn_service *s)
 	}
 	s->dispatching = false;
 	start_what_is_wanted(s);
+	kn_roll_step(s);
 }
 
 /* ---- what pools tell -------------------------------------------------------------------------- */
@@ -304,7 +315,12 @@ void kn_service_on_ready(struct kn_instance *i, void *arg)
 	s->cold_wall_ns = i->started_wall_ns;
 	kn_log(KN_INFO, "instance ready", KN_S("fn", s->fn->name), KN_S("instance", i->id),
 	       KN_U("start_us", (i->ready_ns - i->began_ns) / KN_NS_PER_US));
-	kn_service_dispatch(s);
+	if (i->pool == s->coming.pool) {
+		kn_roll_ready(s);
+	} else {
+		kn_service_dispatch(s);
+		kn_service_watch_idle(s);
+	}
 }
 
 static void lose_calls(struct kn_instance *i, const struct kn_err *why)
@@ -329,23 +345,35 @@ static void ended_by_itself(struct kn_service *s, struct kn_instance *i, const s
 	kn_log_ring_add(&s->log, i->id, KN_MONITOR, kn_view_of(kn_err_text(why)));
 	back_off(s, why, was_ready);
 	/* Calls that waited for this start hear why; a later start is a later request's. */
-	if (!was_ready && staying(s) == 0)
+	if (!was_ready && kn_pool_staying(s->pool) == 0)
 		kn_service_refuse_all(s, 502, retry_after_s(s), why);
+}
+
+/* The first instance of the next revision. */
+static void first_ended(struct kn_service *s, const struct kn_instance *i, const struct kn_err *why)
+{
+	s->counts.failed_starts++;
+	kn_log_ring_add(&s->log, i->id, KN_MONITOR, kn_view_of(kn_err_text(why)));
+	kn_roll_failed(s, why);
 }
 
 void kn_service_on_ended(struct kn_instance *i, const struct kn_err *why, void *arg)
 {
 	struct kn_service *s = arg;
 
-	s->engine->n_instances--;
+	struct kn_engine *e = s->engine;
+	bool by_itself = i->failed || i->state < KN_INSTANCE_DRAINING;
+
 	kn_series_keep(s, i->sandbox);
 	lose_calls(i, why);
-	bool by_itself = i->failed || i->state < KN_INSTANCE_DRAINING;
-	if (why->code != 0 && by_itself && i->pool == s->pool)
+	if (why->code != 0 && by_itself && i->pool == s->coming.pool)
+		first_ended(s, i, why);
+	else if (why->code != 0 && by_itself && i->pool == s->pool)
 		ended_by_itself(s, i, why);
 	else
 		kn_log(KN_INFO, "instance stopped", KN_S("fn", s->fn->name),
 		       KN_S("instance", i->id));
+	kn_engine_give_room(e, kn_pool_function(i->pool));
 	kn_service_dispatch(s);
 }
 
@@ -353,7 +381,7 @@ void kn_service_on_log(struct kn_instance *i, enum kn_stream stream, struct kn_v
 {
 	struct kn_service *s = arg;
 
-	kn_log_ring_add(&s->log, i->id, stream, text);
+	kn_log_ring_offer(&s->log, i->id, stream, text);
 }
 
 /* ---- calls ------------------------------------------------------------------------------------ */
@@ -365,7 +393,7 @@ static void refuse_full(struct kn_service *s, struct kn_call *call)
 	(void)kn_fail(&why, EAGAIN,
 		      "%u requests wait for '%s' already, its limit (annotation kiln.queue)",
 		      s->waiting, s->fn->name);
-	refuse(s, call, 429, 1, &why);
+	refuse(s, call, 429, wait_s(s), &why);
 }
 
 bool kn_engine_acquire(struct kn_service *s, struct kn_call *call)
@@ -377,12 +405,13 @@ bool kn_engine_acquire(struct kn_service *s, struct kn_call *call)
 	call->granted_ns = 0;
 	call->n_phases = 0;
 	s->counts.came++;
-	if (!s->first) {
-		struct kn_instance *i = kn_pool_pick(s->pool);
-		if (i) {
-			grant(s, call, i, call->began_ns);
-			return false;
-		}
+	kn_service_wake(s, call->began_ns);
+	struct kn_instance *i = s->first ? NULL : kn_pool_pick(s->pool);
+	if (i) {
+		grant(s, call, i, call->began_ns);
+		if (s->fn->scale_target)
+			start_what_is_wanted(s);
+		return false;
 	}
 	if (s->waiting >= s->fn->queue) {
 		refuse_full(s, call);
@@ -403,10 +432,13 @@ static void release_granted(struct kn_service *s, struct kn_call *call)
 		unhold(call);
 		kn_instance_leave(i);
 	}
-	if (s->leaving)
+	if (s->leaving) {
 		kn_service_check_gone(s);
-	else if (s->first)
+		return;
+	}
+	if (s->first)
 		kn_service_dispatch(s);
+	kn_service_watch_idle(s);
 }
 
 void kn_engine_release(struct kn_call *call, int status, bool ours)
@@ -415,6 +447,7 @@ void kn_engine_release(struct kn_call *call, int status, bool ours)
 	int state = call->state;
 
 	count(s, call, status, ours);
+	s->used_ns = kn_now_ns();
 	if (!ours && status != 0) {
 		s->failures = 0;
 		s->backoff_until_ns = 0;

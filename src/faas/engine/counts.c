@@ -63,6 +63,21 @@ uint64_t kn_counts_median(const struct kn_counts *c)
 	return sorted[n / 2];
 }
 
+enum { RATE_S = 10 };   /* what happened before tells nothing about now */
+
+uint64_t kn_counts_wait_ns(const struct kn_counts *c, uint64_t ahead)
+{
+	uint64_t now = kn_now_ns(), oldest = now, n = 0;
+
+	for (uint64_t i = 0; i < kn_min(c->n_done, (uint64_t)KN_COUNT_RECENT); i++) {
+		if (now - c->done_ns[i] > RATE_S * KN_NS_PER_S)
+			continue;
+		oldest = kn_min(oldest, c->done_ns[i]);
+		n++;
+	}
+	return n < 2 ? 0 : ahead * ((now - oldest) / n);
+}
+
 /* ---- exposition format: one block a metric, one line a function ------------------------------ */
 
 static void head(struct kn_buf *b, const char *name, const char *type, const char *help)

@@ -34,9 +34,15 @@ static void link_service(struct kn_service **list, struct kn_service *s)
 static void free_service(struct kn_service *s)
 {
 	kn_timer_stop(&s->retry);
+	kn_timer_stop(&s->idle);
+	kn_timer_stop(&s->coming.retry);
+	kn_defer_stop(&s->coming.step);
 	kn_defer_stop(&s->gone);
 	for (size_t n = 0; n < s->n_old; n++)
 		kn_pool_free(s->old[n]);
+	free(s->old);
+	kn_pool_free(s->coming.pool);
+	kn_function_unref(s->coming.fn);
 	kn_pool_free(s->pool);
 	kn_series_fini(&s->ended);
 	kn_log_ring_fini(&s->log);
@@ -75,7 +81,10 @@ static void on_empty(struct kn_pool *p, void *arg)
 			break;
 		}
 	}
-	kn_service_check_gone(s);
+	if (s->leaving)
+		kn_service_check_gone(s);
+	else
+		kn_service_dispatch(s);
 }
 
 /* ---- functions -------------------------------------------------------------------------------- */
@@ -125,6 +134,13 @@ int kn_engine_check(const struct kn_engine *e, const struct kn_function *fn, str
 	if (!c->ops)
 		return kn_fail(err, ENOTSUP, "this node cannot run class '%s': %s",
 			       kn_class_name(fn->class), c->why ? c->why : "no driver");
+	uint64_t bytes = kn_engine_charge(e, fn);
+	if (e->config.memory_bytes && bytes > e->config.memory_bytes)
+		return kn_fail(err, EINVAL,
+			       "an instance of '%s' needs %llu MiB, and this node gives %llu MiB to "
+			       "all instances: lower limits.memory, or raise kilnd --memory",
+			       fn->name, (unsigned long long)(bytes >> 20),
+			       (unsigned long long)(e->config.memory_bytes >> 20));
 	/* A driver either connects or takes messages; a function that needs the other never works. */
 	bool frames = fn->contract == KN_CONTRACT_FRAMES;
 	if (frames != !kn_sandbox_callable(c->ops))
@@ -181,8 +197,13 @@ static int make_service(struct kn_engine *e, struct kn_function *fn,
 	s->engine = e;
 	s->last = &s->first;
 	s->retry.call = kn_service_on_retry;
+	s->idle.call = kn_service_on_idle;
+	s->coming.retry.call = kn_roll_on_retry;
+	s->coming.step.call = kn_roll_on_step;
 	s->gone.call = on_gone;
-	kn_log_ring_init(&s->log, e->config.log_bytes);
+	s->asked = -1;
+	s->used_ns = kn_now_ns();
+	kn_log_ring_init(&s->log, e->loop, e->config.log_bytes);
 	int r = make_pool(s, fn, image, &s->pool, err);
 	if (r < 0) {
 		free(s);
@@ -198,32 +219,17 @@ static int make_service(struct kn_engine *e, struct kn_function *fn,
 	return 0;
 }
 
-/* Swap in a pool of the new revision; calls that wait now get an instance of the new one. */
 static int replace(struct kn_service *s, struct kn_function *fn,
 		   const struct kn_engine_image *image, struct kn_err *err)
 {
-	struct kn_pool *pool;
-
-	if (s->n_old == KN_ARRAY_LEN(s->old))
-		return kn_fail(err, EBUSY,
-			       "%zu earlier revisions of '%s' still finish their requests",
-			       s->n_old, fn->name);
+	kn_auto(kn_pool_free) struct kn_pool *pool = NULL;
 	int r = make_pool(s, fn, image, &pool, err);
-	if (r < 0)
-		return r;
-	struct kn_pool *old = s->pool;
-	s->old[s->n_old++] = old;
-	s->pool = pool;
-	kn_function_ref(fn);
-	kn_function_unref(s->fn);
-	s->fn = fn;
-	s->failures = 0;
-	s->backoff_until_ns = 0;
-	s->last_error[0] = '\0';
-	kn_timer_stop(&s->retry);
-	kn_pool_drain(old);
-	kn_service_dispatch(s);
-	return 0;
+
+	if (r == 0)
+		r = kn_roll_begin(s, fn, pool, err);
+	if (r == 0)
+		pool = NULL;
+	return r;
 }
 
 int kn_engine_put(struct kn_engine *e, struct kn_function *fn, const struct kn_engine_image *image,
@@ -237,6 +243,19 @@ int kn_engine_put(struct kn_engine *e, struct kn_function *fn, const struct kn_e
 		return kn_fail(err, ESHUTDOWN, "this node is shutting down");
 	struct kn_service *s = kn_engine_find(e, kn_view_of(fn->name));
 	return s ? replace(s, fn, image, err) : make_service(e, fn, image, err);
+}
+
+bool kn_engine_rolling(const struct kn_engine *e, struct kn_view name)
+{
+	const struct kn_service *s = find_const(e, name);
+
+	return s && s->coming.pool;
+}
+
+void kn_engine_on_rolled(struct kn_engine *e, kn_engine_rolled call, void *arg)
+{
+	e->rolled = call;
+	e->rolled_arg = arg;
 }
 
 static void remove_service(struct kn_service *s, void (*done)(void *arg), void *arg)
@@ -255,10 +274,12 @@ static void remove_service(struct kn_service *s, void (*done)(void *arg), void *
 	s->removed = done;
 	s->removed_arg = arg;
 	kn_timer_stop(&s->retry);
+	kn_timer_stop(&s->idle);
 	kn_log_ring_fini(&s->log);
-	kn_log_ring_init(&s->log, 0);
+	kn_log_ring_init(&s->log, e->loop, 0);
 	(void)kn_fail(&why, ENOENT, "the function '%s' was removed", s->fn->name);
 	kn_service_refuse_all(s, e->draining ? 503 : 404, 0, &why);
+	kn_roll_abandon(s);
 	kn_pool_drain(s->pool);
 }
 
@@ -288,8 +309,10 @@ static void add_usage(struct kn_function_live *live, const struct kn_pool *p)
 	}
 }
 
-static void add_instances(struct kn_function_live *live, const struct kn_pool *p)
+static void add_pool(struct kn_function_live *live, const struct kn_pool *p, bool usage)
 {
+	if (usage)
+		add_usage(live, p);
 	for (const struct kn_instance *i = kn_pool_first(p); i; i = i->next) {
 		live->instances++;
 		live->ready += i->state == KN_INSTANCE_READY;
@@ -312,23 +335,22 @@ int kn_engine_live(const struct kn_engine *e, struct kn_view name, bool usage,
 		.cold = s->counts.cold,
 		.warm = s->counts.warm,
 		.waiting = s->waiting,
-		.wanted = s->fn->scale_min,
+		.wanted = kn_service_floor(s),
 		.hypervisor = c->hypervisor,
 		.hypervisor_why = c->why,
 		.n_phases = s->n_cold,
 		.last_cold_ns = s->cold_wall_ns,
 		.warm_p50_ns = kn_counts_median(&s->counts),
 		.last_error = s->last_error[0] ? s->last_error : NULL,
+		.update = s->coming.pool ? "running" : s->roll_error[0] ? "failed" : NULL,
+		.update_error = s->roll_error[0] ? s->roll_error : NULL,
 	};
 	memcpy(ret->phases, s->cold, s->n_cold * sizeof(s->cold[0]));
-	add_instances(ret, s->pool);
-	if (usage)
-		add_usage(ret, s->pool);
-	for (size_t n = 0; n < s->n_old; n++) {
-		add_instances(ret, s->old[n]);
-		if (usage)
-			add_usage(ret, s->old[n]);
-	}
+	add_pool(ret, s->pool, usage);
+	if (s->coming.pool)
+		add_pool(ret, s->coming.pool, usage);
+	for (size_t n = 0; n < s->n_old; n++)
+		add_pool(ret, s->old[n], usage);
 	return 0;
 }
 
@@ -358,6 +380,8 @@ int kn_engine_instances(const struct kn_engine *e, struct kn_view name,
 	if (r < 0)
 		return r;
 	visit_instances(s->pool, each, arg);
+	if (s->coming.pool)
+		visit_instances(s->coming.pool, each, arg);
 	for (size_t n = 0; n < s->n_old; n++)
 		visit_instances(s->old[n], each, arg);
 	return 0;
@@ -369,8 +393,10 @@ void kn_engine_metrics(const struct kn_engine *e, struct kn_buf *ret)
 	kn_series_print(e->all, ret);
 	kn_buf_printf(ret,
 		      "# HELP kiln_node_instances Instances on this node.\n"
-		      "# TYPE kiln_node_instances gauge\nkiln_node_instances %u\n",
-		      e->n_instances);
+		      "# TYPE kiln_node_instances gauge\nkiln_node_instances %u\n"
+		      "# HELP kiln_node_promised_bytes Memory promised to instances.\n"
+		      "# TYPE kiln_node_promised_bytes gauge\nkiln_node_promised_bytes %llu\n",
+		      e->n_instances, (unsigned long long)e->memory_bytes);
 }
 
 int kn_engine_logs(const struct kn_engine *e, struct kn_view name, size_t tail, uint64_t since_ns,

@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/time.h"
@@ -15,10 +16,13 @@ struct kn_log_entry {
 	char text[];
 };
 
-void kn_log_ring_init(struct kn_log_ring *r, size_t max_bytes)
+static void on_window(struct kn_timer *t);
+
+void kn_log_ring_init(struct kn_log_ring *r, struct kn_loop *loop, size_t max_bytes)
 {
-	*r = (struct kn_log_ring){ .max_bytes = max_bytes };
+	*r = (struct kn_log_ring){ .max_bytes = max_bytes, .loop = loop };
 	r->last = &r->first;
+	r->window.call = on_window;
 }
 
 static void drop_oldest(struct kn_log_ring *r)
@@ -71,6 +75,54 @@ void kn_log_ring_add(struct kn_log_ring *r, const char *instance, enum kn_stream
 	}
 }
 
+/* ---- floods --------------------------------------------------------------------------------- */
+
+static void tell_dropped(struct kn_log_ring *r)
+{
+	char text[96];
+
+	snprintf(text, sizeof(text), "%llu lines dropped: at most %d lines and %d KiB a second",
+		 (unsigned long long)r->dropped, KN_LOG_LINES_PER_S, KN_LOG_BYTES_PER_S >> 10);
+	r->dropped = 0;
+	kn_log_ring_add(r, r->dropped_by, KN_MONITOR, kn_view_of(text));
+}
+
+static void on_window(struct kn_timer *t)
+{
+	tell_dropped(kn_container_of(t, struct kn_log_ring, window));
+}
+
+static bool is_too_much(struct kn_log_ring *r, size_t bytes)
+{
+	uint64_t now = kn_now_ns();
+
+	if (now - r->window_ns >= KN_NS_PER_S) {
+		r->window_ns = now;
+		r->lines = r->line_bytes = 0;
+	}
+	if (r->lines >= KN_LOG_LINES_PER_S || r->line_bytes + bytes > KN_LOG_BYTES_PER_S)
+		return true;
+	r->lines++;
+	r->line_bytes += (uint32_t)bytes;
+	return false;
+}
+
+void kn_log_ring_offer(struct kn_log_ring *r, const char *instance, enum kn_stream stream,
+		       struct kn_view text)
+{
+	if (!is_too_much(r, kn_min(text.len, (size_t)MAX_LINE))) {
+		kn_log_ring_add(r, instance, stream, text);
+		return;
+	}
+	r->dropped++;
+	snprintf(r->dropped_by, sizeof(r->dropped_by), "%s", instance);
+	/* Without memory for the timer the next flood tells. */
+	if (!r->window.loop)
+		(void)!kn_timer_start(r->loop, &r->window, r->window_ns + KN_NS_PER_S, NULL);
+}
+
+/* ---- reading -------------------------------------------------------------------------------- */
+
 static bool wanted(const struct kn_log_entry *e, uint64_t since_ns, const char *instance)
 {
 	return e->wall_ns >= since_ns && (!instance || strcmp(e->instance, instance) == 0);
@@ -122,6 +174,7 @@ void kn_engine_unfollow(struct kn_log_follow *f)
 
 void kn_log_ring_fini(struct kn_log_ring *r)
 {
+	kn_timer_stop(&r->window);
 	while (r->followers) {
 		struct kn_log_follow *f = r->followers;
 		kn_engine_unfollow(f);

@@ -1,5 +1,5 @@
 /*
- * What OpenFaaS' deployment has no field for: annotations "kiln.NAME", one row each, and the two
+ * What OpenFaaS' deployment has no field for: annotations "kiln.NAME", one row each, and the
  * scale labels that Kiln follows. Here also the defaults, which must work for a function that says
  * nothing but its image.
  */
@@ -309,6 +309,52 @@ static int read_scale(struct kn_function *fn, struct kn_err *err)
 	return 0;
 }
 
+/*
+ * "true": none is kept when it idles, whatever the minimum says. "false": one is kept. Without it
+ * an idle function goes down to its minimum, which is zero by itself.
+ */
+static int read_zero(struct kn_function *fn, struct kn_err *err)
+{
+	static const char ZERO[] = "com.openfaas.scale.zero";
+	const char *zero = pairs_get(&fn->labels, ZERO);
+
+	if (!zero)
+		return 0;
+	fn->scale_zero = strcmp(zero, "true") == 0;
+	if (!fn->scale_zero && strcmp(zero, "false") != 0)
+		return kn_fail(err, EINVAL, "label '%s' is \"true\" or \"false\", not '%.64s'", ZERO,
+		               zero);
+	if (!fn->scale_zero)
+		fn->scale_min = kn_max(fn->scale_min, 1u);
+	return 0;
+}
+
+/* Of OpenFaaS' three types only "capacity" is by concurrency; the others change nothing here. */
+static int read_target(struct kn_function *fn, struct kn_err *err)
+{
+	static const char TARGET[] = "com.openfaas.scale.target";
+	const char *target = pairs_get(&fn->labels, TARGET);
+	const char *type = pairs_get(&fn->labels, "com.openfaas.scale.type");
+	uint64_t v = 0;
+
+	if (!target || !type || strcmp(type, "capacity") != 0)
+		return 0;
+	if (read_number(target, 1, MAX_CONCURRENCY, &v, err) < 0)
+		return kn_while(err, "label '%s'", TARGET);
+	fn->scale_target = (uint32_t)v;
+	return 0;
+}
+
+static int read_idle(struct kn_function *fn, struct kn_err *err)
+{
+	static const char IDLE[] = "com.openfaas.scale.zero-duration";
+	const char *idle = pairs_get(&fn->labels, IDLE);
+
+	if (idle && read_duration(idle, &fn->idle_ms, err) < 0)
+		return kn_while(err, "label '%s'", IDLE);
+	return 0;
+}
+
 static int read_limits(struct kn_function *fn, struct kn_err *err)
 {
 	uint64_t millicores = 1000;
@@ -346,6 +392,12 @@ int extras_read(struct kn_function *fn, struct kn_err *err)
 			return r;
 	}
 	int r = read_scale(fn, err);
+	if (r == 0)
+		r = read_zero(fn, err);
+	if (r == 0)
+		r = read_target(fn, err);
+	if (r == 0)
+		r = read_idle(fn, err);
 	return r < 0 ? r : read_limits(fn, err);
 }
 

@@ -137,14 +137,16 @@ static json_t *cold_start_json(const struct kn_function_live *live)
 static json_t *kiln_json(const struct kn_function *fn, const struct kn_function_live *live)
 {
 	json_t *o = json_pack(
-		"{s:s, s:s, s:s*, s:s*, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:{s:I, s:I}}", "class",
+		"{s:s, s:s, s:s*, s:s*, s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I, s:b}}",
+		"class",
 		kn_class_name(fn->class), "contract", contract_name(fn->contract), "hypervisor",
 		live->hypervisor, "hypervisorReason", live->hypervisor_why, "auth",
 		fn->open ? "open" : fn->needs_token ? "token" : "node", "timeout", duration_json(fn->timeout_ms), "bootTimeout",
 		duration_json(fn->boot_timeout_ms), "concurrency", (json_int_t)fn->concurrency,
 		"queue", (json_int_t)fn->queue, "memoryBytes", (json_int_t)fn->memory_bytes, "vcpus",
 		(json_int_t)fn->vcpus, "scale", "min", (json_int_t)fn->scale_min, "max",
-		(json_int_t)fn->scale_max);
+		(json_int_t)fn->scale_max, "wanted", (json_int_t)live->wanted, "zero",
+		(int)fn->scale_zero);
 	if (!o)
 		return NULL;
 	if (fn->contract == KN_CONTRACT_HTTP)
@@ -166,6 +168,15 @@ static json_t *kiln_json(const struct kn_function *fn, const struct kn_function_
 		json_object_set_new(o, "lastColdStart", cold_start_json(live));
 	if (live->warm_p50_ns)
 		json_object_set_new(o, "warmP50Ms", json_real((double)live->warm_p50_ns / 1e6));
+	if (fn->idle_ms)
+		json_object_set_new(o, "idle", duration_json(fn->idle_ms));
+	if (fn->cpu_milli)
+		json_object_set_new(o, "cpuMilli", json_integer(fn->cpu_milli));
+	if (fn->max_pids)
+		json_object_set_new(o, "maxPids", json_integer(fn->max_pids));
+	if (live->update)
+		json_object_set_new(o, "update", json_pack("{s:s, s:s*}", "state", live->update,
+		                                           "error", live->update_error));
 	if (live->last_error && live->last_error[0])
 		json_object_set_new(o, "lastError", json_string(live->last_error));
 	return o;

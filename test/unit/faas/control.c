@@ -582,7 +582,7 @@ static void scaling_keeps_instances(void **state)
 	assert_int_equal(f->fake.starts, 2);
 	call(f, "GET", "/system/function/denoise", NULL);
 	assert_reply_has(&f->probe, "\"replicas\":2");
-	assert_reply_has(&f->probe, "\"com.openfaas.scale.min\":\"2\"");
+	assert_reply_has(&f->probe, "\"wanted\":2");
 	call(f, "POST", "/system/scale-function/denoise", "{\"service\":\"denoise\",\"replicas\":0}");
 	assert_status(&f->probe, 202);
 	call(f, "POST", "/system/scale-function/denoise", "{\"replicas\":-1}");
@@ -742,6 +742,69 @@ static void functions_come_back_after_a_restart(void **state)
 	assert_status(&f->probe, 200);
 	kn_auto(json_decref) json_t *after = probe_json(&f->probe);
 	assert_string_equal(member(before, "createdAt"), member(after, "createdAt"));
+}
+
+static void wait_ready(struct fixture *f, uint32_t n)
+{
+	struct kn_function_live live = { .ready = 0 };
+	struct kn_err err = KN_ERR_INIT;
+
+	for (int i = 0; i < 200 && live.ready != n; i++) {
+		kn_loop_once(f->probe.loop, 10);
+		assert_ok(kn_engine_live(f->engine, KN_VIEW("denoise"), false, &live, &err), &err);
+	}
+	assert_int_equal(live.ready, n);
+}
+
+static void update_that_never_gets_ready_is_taken_back(void **state)
+{
+	struct fixture *f = *state;
+
+	deploy(f);
+	import(f, "denoise:2", 'b');
+	call(f, "POST", "/system/scale-function/denoise", "{\"replicas\":1}");
+	wait_ready(f, 1);
+	f->fake.boot_ns = 5 * KN_NS_PER_MS;
+	f->fake.end_before_ready = "exited with code 3 before it was ready";
+	call(f, "PUT", "/system/functions",
+	     "{\"service\":\"denoise\",\"image\":\"denoise:2\","
+	     "\"annotations\":{\"kiln.boot-timeout\":\"1ms\"}}");
+	assert_status(&f->probe, 202);
+	assert_reply_has(&f->probe, "\"image\":\"denoise:2\"");
+	assert_reply_has(&f->probe, "\"update\":{\"state\":\"running\"}");
+	call(f, "DELETE", "/kiln/v1/images?name=denoise:1", NULL);
+	assert_status(&f->probe, 409); /* it serves */
+	for (int i = 0; i < 200 && kn_engine_rolling(f->engine, KN_VIEW("denoise")); i++)
+		kn_loop_once(f->probe.loop, 10);
+	call(f, "GET", "/system/function/denoise", NULL);
+	assert_reply_has(&f->probe, "\"image\":\"denoise:1\"");
+	assert_reply_has(&f->probe, "\"state\":\"failed\"");
+	assert_reply_has(&f->probe, "exited with code 3");
+	assert_reply_has(&f->probe, "\"availableReplicas\":1");
+	f->fake.end_before_ready = NULL;
+	stop_node(f);
+	start_node(f);
+	as_administrator(f);
+	call(f, "GET", "/system/function/denoise", NULL);
+	assert_reply_has(&f->probe, "\"image\":\"denoise:1\"");
+}
+
+static void update_that_gets_ready_frees_the_image_before_it(void **state)
+{
+	struct fixture *f = *state;
+
+	deploy(f);
+	import(f, "denoise:2", 'b');
+	call(f, "POST", "/system/scale-function/denoise", "{\"replicas\":1}");
+	wait_ready(f, 1);
+	call(f, "PUT", "/system/functions", "{\"service\":\"denoise\",\"image\":\"denoise:2\"}");
+	assert_status(&f->probe, 202);
+	for (int i = 0; i < 200 && kn_engine_rolling(f->engine, KN_VIEW("denoise")); i++)
+		kn_loop_once(f->probe.loop, 10);
+	call(f, "DELETE", "/kiln/v1/images?name=denoise:1", NULL);
+	assert_int_equal(f->probe.status / 100, 2);
+	call(f, "GET", "/system/function/denoise", NULL);
+	assert_reply_has(&f->probe, "\"image\":\"denoise:2\"");
 }
 
 static void function_without_its_image_stays_and_says_why(void **state)
@@ -1237,6 +1300,8 @@ int main(void)
 		CASE(container_image_gets_its_root_file_system_at_deploy),
 		cmocka_unit_test(image_and_deployment_are_merged),
 		CASE(functions_come_back_after_a_restart),
+		CASE(update_that_never_gets_ready_is_taken_back),
+		CASE(update_that_gets_ready_frees_the_image_before_it),
 		CASE(function_without_its_image_stays_and_says_why),
 		CASE(full_disk_refuses_changes_and_nothing_changes),
 		CASE(damaged_stored_function_stops_the_start),

@@ -1,112 +1,4 @@
-#include "play.h"
-
-#include "faas/engine.h"
-#include "faas/pool.h"
-
-enum { MANY = 500 };
-
-/* A request as the gateway would make it, and what came of it. */
-struct request {
-	struct kn_call call;
-	bool granted, lost;
-	int refused; /* status */
-	unsigned retry_after;
-	char why[KN_ERR_TEXT];
-};
-
-static struct kn_engine *engine;
-
-static void on_granted(struct kn_call *call)
-{
-	kn_container_of(call, struct request, call)->granted = true;
-}
-
-static void on_refused(struct kn_call *call, int status, unsigned retry_after_s,
-		       const struct kn_err *why)
-{
-	struct request *r = kn_container_of(call, struct request, call);
-
-	r->refused = status;
-	r->retry_after = retry_after_s;
-	snprintf(r->why, sizeof(r->why), "%s", kn_err_text(why));
-}
-
-static void on_lost(struct kn_call *call, const struct kn_err *why)
-{
-	struct request *r = kn_container_of(call, struct request, call);
-
-	r->lost = true;
-	snprintf(r->why, sizeof(r->why), "%s", kn_err_text(why));
-}
-
-static int setup(void **state)
-{
-	struct kn_engine_config config = KN_ENGINE_DEFAULTS;
-	struct kn_err err = KN_ERR_INIT;
-
-	play_setup(state);
-	config.run_dir = play.dir;
-	config.max_instances = 4;
-	config.log_bytes = 4096;
-	config.drain_ms = 1000;
-	config.classes[KN_CLASS_MICROVM] = (struct kn_engine_class){ .ops = &kn_sandbox_fake,
-								     .driver = &play.driver,
-								     .hypervisor = "fake" };
-	config.classes[KN_CLASS_CONTAINER] = (struct kn_engine_class){ .why = "it comes later" };
-	config.classes[KN_CLASS_NF] =
-		(struct kn_engine_class){ .ops = &kn_sandbox_fake_frames, .driver = &play.driver };
-	assert_ok(kn_engine_new(play.loop, &config, &engine, &err), &err);
-	return 0;
-}
-
-static void note_done(void *arg)
-{
-	*(bool *)arg = true;
-}
-
-static int teardown(void **state)
-{
-	bool done = false;
-
-	kn_engine_drain(engine, note_done, &done);
-	for (int i = 0; i < 5 && !done; i++)
-		play_pass(1000);
-	assert_true(done);
-	assert_int_equal(play_folders(), 0);
-	assert_int_equal(play.fake.starts - play.fake.ends - (play.fake.refuse_start ? 1 : 0), 0);
-	kn_engine_free(engine);
-	return play_teardown(state);
-}
-
-static struct kn_service *deploy(struct kn_function *fn)
-{
-	static const struct kn_engine_image IMAGE = { .path = "/image" };
-	struct kn_err err = KN_ERR_INIT;
-
-	assert_ok(kn_engine_put(engine, fn, &IMAGE, &err), &err);
-	struct kn_service *s = kn_engine_find(engine, kn_view_of(fn->name));
-	assert_non_null(s);
-	kn_function_unref(fn);
-	return s;
-}
-
-static void ask(struct kn_service *s, struct request *r)
-{
-	*r = (struct request){
-		.call = { .granted = on_granted, .refused = on_refused, .lost = on_lost }
-	};
-	bool waits = kn_engine_acquire(s, &r->call);
-	assert_int_equal(waits, !r->granted && !r->refused);
-}
-
-static struct kn_function_live live_of(const char *name)
-{
-	struct kn_function_live live;
-	struct kn_err err = KN_ERR_INIT;
-
-	assert_ok(kn_engine_live(engine, kn_view_of(name), true, &live, &err), &err);
-	return live;
-}
+#include "engine_play.h"
 
 static void first_request_starts_an_instance_and_is_cold(void **state)
 {
@@ -345,28 +237,165 @@ static void withdrawn_calls_leave_the_queue(void **state)
 	kn_engine_release(&r[0].call, 200, false);
 }
 
-static void update_moves_new_requests_to_new_instances(void **state)
+static void update_moves_requests_once_its_first_instance_is_ready(void **state)
 {
 	struct kn_service *s = deploy(play_function("hello"));
-	struct request old, new;
+	struct request old, meanwhile, new;
 
 	(void)state;
 	ask(s, &old);
 	play_pass(5);
 	struct kn_instance *before = old.call.instance;
 	assert_ptr_equal(deploy(play_function("hello")), s);
-	ask(s, &new);
-	assert_false(new.granted);
+	assert_true(kn_engine_rolling(engine, KN_VIEW("hello")));
+	assert_string_equal(live_of("hello").update, "running");
+	play_settle();
+	ask(s, &meanwhile);
+	assert_ptr_equal(meanwhile.call.instance, before);
 	play_pass(5);
+	assert_int_equal(rolled.new, 1);
+	assert_false(kn_engine_rolling(engine, KN_VIEW("hello")));
+	ask(s, &new);
 	assert_true(new.granted);
 	assert_ptr_not_equal(new.call.instance, before);
-	assert_false(old.lost);
+	assert_false(old.lost || meanwhile.lost);
 	assert_int_equal(live_of("hello").instances, 2);
 	kn_engine_release(&old.call, 200, false);
+	kn_engine_release(&meanwhile.call, 200, false);
 	kn_engine_release(&new.call, 200, false);
 	play_settle();
 	assert_int_equal(live_of("hello").instances, 1);
-	assert_int_equal(live_of("hello").invocations, 2);
+	assert_int_equal(live_of("hello").invocations, 3);
+	assert_null(live_of("hello").update);
+}
+
+static void update_that_does_not_start_leaves_the_old_one_serving(void **state)
+{
+	struct kn_service *s = deploy(play_function("hello"));
+
+	(void)state;
+	wake(s);
+	const struct kn_function *before = kn_service_function(s);
+	play.fake.end_before_ready = "exited with code 3 before it was ready";
+	(void)deploy(play_function("hello"));
+	for (int i = 0; i < 30 && !rolled.old; i++) {
+		serve(s);
+		play_pass(100);
+	}
+	assert_int_equal(rolled.old, 1);
+	assert_int_equal(rolled.new, 0);
+	assert_non_null(strstr(rolled.why, "code 3"));
+	assert_int_equal(play.fake.starts, 4); /* the old one, and three tries */
+	assert_ptr_equal(kn_service_function(s), before);
+	assert_string_equal(live_of("hello").update, "failed");
+	assert_non_null(strstr(live_of("hello").update_error, "code 3"));
+	assert_null(live_of("hello").last_error); /* what serves is well */
+	serve(s);
+	play.fake.end_before_ready = NULL;
+	(void)deploy(play_function("hello"));
+	play_settle();
+	play_pass(5);
+	assert_int_equal(rolled.new, 1);
+	assert_null(live_of("hello").update_error);
+}
+
+static void update_that_gets_ready_at_the_second_try_serves(void **state)
+{
+	struct kn_service *s = deploy(play_function("hello"));
+
+	(void)state;
+	wake(s);
+	play.fake.refuse_start = EAGAIN;
+	(void)deploy(play_function("hello"));
+	play_settle();
+	play.fake.refuse_start = 0;
+	play.fake.starts--; /* it never began */
+	play_pass(250);
+	play_pass(5);
+	assert_int_equal(rolled.new, 1);
+	assert_int_equal(rolled.old, 0);
+	serve(s);
+}
+
+static void update_of_a_sleeping_function_is_there_at_once(void **state)
+{
+	struct kn_service *s = deploy(play_function("hello"));
+
+	(void)state;
+	(void)deploy(play_function("hello"));
+	assert_false(kn_engine_rolling(engine, KN_VIEW("hello")));
+	assert_int_equal(play.fake.starts, 0);
+	assert_int_equal(rolled.new + rolled.old, 0);
+	wake(s);
+}
+
+static void second_update_replaces_one_that_is_not_ready(void **state)
+{
+	struct kn_service *s = deploy(play_function("hello"));
+
+	(void)state;
+	wake(s);
+	for (int i = 0; i < 20; i++) { /* faster than any of them starts */
+		(void)deploy(play_function("hello"));
+		play_settle();
+		serve(s);
+	}
+	struct kn_function *last = play_function("hello");
+	last->scale_min = 2;
+	(void)deploy(last);
+	play_settle();
+	play_pass(5);
+	assert_int_equal(rolled.new, 1);
+	assert_int_equal(kn_service_function(s)->scale_min, 2);
+	serve(s);
+	play_pass(5);
+	assert_int_equal(live_of("hello").instances, 2);
+}
+
+static void update_on_a_full_node_makes_requests_wait_and_refuses_none(void **state)
+{
+	struct kn_function *busy = play_function("busy");
+	struct kn_service *s = deploy(play_function("hello"));
+	struct request r[3], held;
+
+	(void)state;
+	ask(s, &held);
+	play_pass(5);
+	busy->scale_min = 3; /* the node takes four */
+	(void)deploy(busy);
+	play_pass(5);
+	(void)deploy(play_function("hello"));
+	play_settle();
+	assert_int_equal(rolled.new, 1);
+	for (int i = 0; i < 3; i++)
+		ask(s, &r[i]);
+	play_pass(5);
+	assert_false(r[0].granted || r[0].refused);
+	kn_engine_release(&held.call, 200, false); /* the old instance has drained */
+	play_settle();
+	play_pass(5);
+	for (int i = 0; i < 3; i++) {
+		assert_true(r[i].granted);
+		kn_engine_release(&r[i].call, 200, false);
+	}
+}
+
+static void removal_ends_an_update(void **state)
+{
+	struct kn_service *s = deploy(play_function("hello"));
+	struct kn_err err = KN_ERR_INIT;
+	bool done = false;
+
+	(void)state;
+	wake(s);
+	(void)deploy(play_function("hello"));
+	play_settle();
+	assert_int_equal(play.fake.starts, 2);
+	assert_ok(kn_engine_remove(engine, KN_VIEW("hello"), note_done, &done, &err), &err);
+	play_settle();
+	assert_true(done);
+	assert_int_equal(play.fake.ends, 2);
+	assert_int_equal(rolled.new + rolled.old, 0);
 }
 
 static void removal_drains_then_stops(void **state)
@@ -500,6 +529,26 @@ static void log_keeps_the_newest_lines_and_feeds_followers(void **state)
 	assert_false(other_gone);
 }
 
+static void log_flood_is_cut_and_the_rest_is_counted(void **state)
+{
+	struct kn_function *fn = play_function("hello");
+
+	(void)state;
+	fn->scale_min = 1;
+	(void)deploy(fn);
+	play_pass(5);
+	for (int i = 0; i < 100 * 1000; i++)
+		kn_fake_print(play.fake.newest, KN_STDOUT, "flood");
+	assert_string_equal(log_of(1, 0, NULL), "flood;");
+	play_pass(1000);
+	assert_string_equal(log_of(1, 0, NULL),
+			    "98000 lines dropped: at most 2000 lines and 1024 KiB a second;");
+	kn_fake_print(play.fake.newest, KN_STDOUT, "calm");
+	assert_string_equal(log_of(1, 0, NULL), "calm;");
+	play_pass(5000);
+	assert_string_equal(log_of(1, 0, NULL), "calm;");
+}
+
 static void drivers_counters_rise_across_instances(void **state)
 {
 	struct kn_counter counters[] = {
@@ -527,6 +576,29 @@ static void drivers_counters_rise_across_instances(void **state)
 		"direction=\"rx\"} 14\n"));
 	assert_non_null(strstr(text.ptr, "# TYPE kiln_nf_port_up gauge\n"
 		"kiln_nf_port_up{function_name=\"firewall.openfaas-fn\",port=\"a\\\"b\"} 1\n"));
+}
+
+static void frames_pass_one_instance_at_a_time(void **state)
+{
+	struct kn_service *s = NULL;
+
+	(void)state;
+	play.fake.end_ns = 10 * KN_NS_PER_MS;
+	for (int i = 0; i < 2; i++) {
+		struct kn_function *fn = play_function("firewall");
+		fn->class = KN_CLASS_NF;
+		fn->contract = KN_CONTRACT_FRAMES;
+		fn->scale_min = 1;
+		s = deploy(fn);
+		play_settle();
+		assert_int_equal(play.fake.starts, 1); /* the first one still has the interface */
+		play_pass(5);
+	}
+	play_pass(10);
+	assert_int_equal(play.fake.starts, 2);
+	play_pass(10 * IDLE_MS);
+	assert_int_equal(live_of("firewall").ready, 1);
+	assert_non_null(s);
 }
 
 static void metrics_have_the_gateways_names(void **state)
@@ -558,8 +630,6 @@ static void metrics_have_the_gateways_names(void **state)
 	kn_buf_fini(&text);
 }
 
-#define ENGINE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -573,13 +643,21 @@ int main(void)
 		ENGINE(driver_that_refuses_is_told),
 		ENGINE(crash_loses_the_calls_and_the_next_request_starts_anew),
 		ENGINE(withdrawn_calls_leave_the_queue),
-		ENGINE(update_moves_new_requests_to_new_instances),
+		ENGINE(update_moves_requests_once_its_first_instance_is_ready),
+		ENGINE(update_that_does_not_start_leaves_the_old_one_serving),
+		ENGINE(update_that_gets_ready_at_the_second_try_serves),
+		ENGINE(update_of_a_sleeping_function_is_there_at_once),
+		ENGINE(second_update_replaces_one_that_is_not_ready),
+		ENGINE(update_on_a_full_node_makes_requests_wait_and_refuses_none),
+		ENGINE(removal_ends_an_update),
 		ENGINE(removal_drains_then_stops),
 		ENGINE(removal_refuses_what_waits),
 		ENGINE(class_without_driver_is_refused),
 		ENGINE(log_keeps_the_newest_lines_and_feeds_followers),
+		ENGINE(log_flood_is_cut_and_the_rest_is_counted),
 		ENGINE(metrics_have_the_gateways_names),
 		ENGINE(drivers_counters_rise_across_instances),
+		ENGINE(frames_pass_one_instance_at_a_time),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

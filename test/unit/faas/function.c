@@ -28,7 +28,9 @@ static const char FULL[] =
 	"{\"service\":\"telemetry\",\"image\":\"telemetry:latest\",\"namespace\":\"\","
 	"\"envProcess\":\"python3 app.py\",\"envVars\":{\"LIMIT\":\"42\",\"EMPTY\":\"\"},"
 	"\"constraints\":[\"node.platform.os == linux\"],\"secrets\":[\"key\"],"
-	"\"labels\":{\"com.openfaas.scale.min\":\"1\",\"com.openfaas.scale.max\":\"8\",\"tier\":\"a\"},"
+	"\"labels\":{\"com.openfaas.scale.min\":\"1\",\"com.openfaas.scale.max\":\"8\",\"tier\":\"a\","
+	"\"com.openfaas.scale.zero\":\"true\",\"com.openfaas.scale.zero-duration\":\"15m\","
+	"\"com.openfaas.scale.type\":\"capacity\",\"com.openfaas.scale.target\":\"5\"},"
 	"\"annotations\":{\"topic\":\"readings\",\"kiln.class\":\"microvm\",\"kiln.contract\":\"http\","
 	"\"kiln.port\":\"9000\",\"kiln.ready-path\":\"/_/ready\",\"kiln.concurrency\":\"7\","
 	"\"kiln.queue\":\"9\",\"kiln.pids\":\"50\",\"kiln.timeout\":\"2m30s\",\"kiln.boot-timeout\":\"5s\","
@@ -61,6 +63,9 @@ static void everything_is_read(void **state)
 	assert_int_equal(fn->queue, 9);
 	assert_int_equal(fn->scale_min, 1);
 	assert_int_equal(fn->scale_max, 8);
+	assert_true(fn->scale_zero);
+	assert_int_equal(fn->idle_ms, 15 * 60 * 1000);
+	assert_int_equal(fn->scale_target, 5);
 	assert_int_equal(fn->timeout_ms, 150000);
 	assert_int_equal(fn->boot_timeout_ms, 5000);
 	assert_int_equal(fn->memory_bytes, 128 << 20);
@@ -181,6 +186,10 @@ static void bad_deployments_are_refused_with_a_reason(void **state)
 		{ A("kiln.boot-timeout", "1 s"), "duration" },
 		{ L("com.openfaas.scale.min", "x"), "com.openfaas.scale.min" },
 		{ L("com.openfaas.scale.max", "0"), "1 to 1000" },
+		{ L("com.openfaas.scale.zero", "yes"), "\"true\" or \"false\"" },
+		{ L("com.openfaas.scale.zero-duration", "0"), "duration" },
+		{ F("\"labels\":{\"com.openfaas.scale.type\":\"capacity\","
+		    "\"com.openfaas.scale.target\":\"0\"}"), "1 to 4096" },
 		{ F("\"labels\":{\"com.openfaas.scale.min\":\"3\",\"com.openfaas.scale.max\":\"2\"}"),
 		  "more than" },
 	};
