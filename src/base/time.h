@@ -36,7 +36,17 @@ enum { KN_RFC3339_LEN = 32 };
 /** "2026-01-31T12:00:00.123Z" of wall_ns into out. */
 void kn_rfc3339(uint64_t wall_ns, char out[KN_RFC3339_LEN]);
 
-/** The inverse, with or without fraction, Z or an offset. Errors: EINVAL. Source: RFC 3339. */
+enum { KN_HTTP_DATE_LEN = 32 };
+
+/** "Sat, 31 Jan 2026 12:00:00 GMT" of wall_ns into out. Source: RFC 9110, 5.6.7 (IMF-fixdate) */
+void kn_http_date(uint64_t wall_ns, char out[KN_HTTP_DATE_LEN]);
+
+/**
+ * The inverse of kn_rfc3339(), with or without fraction, Z or an offset.
+ *
+ * Errors  EINVAL
+ * Source  RFC 3339
+ */
 kn_must_use int kn_parse_rfc3339(struct kn_view v, uint64_t *ret_wall_ns, struct kn_err *err);
 
 /** Tests: from now on both clocks stand at these values; they move only by kn_fake_advance(). */

@@ -19,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <time.h>
 
 enum state { HEAD, BODY, WAIT, CLOSING };
 enum reply { REPLY_NONE, REPLY_BEGUN, REPLY_DONE };
@@ -69,8 +68,8 @@ struct kn_http_server {
 	struct kn_http_exchange *all;
 	size_t n_connections, n_busy;
 	bool draining;
-	char date[64];
-	time_t date_s;
+	char date[KN_HTTP_DATE_LEN];
+	uint64_t date_s;
 };
 
 static void on_later(struct kn_defer *d);
@@ -187,13 +186,11 @@ static void on_accept(struct kn_watch *w, uint32_t events)
 /* IMF-fixdate, made once a second. */
 static const char *date_now(struct kn_http_server *s)
 {
-	time_t now = (time_t)(kn_wall_ns() / KN_NS_PER_S);
+	uint64_t now_ns = kn_wall_ns(), now_s = now_ns / KN_NS_PER_S;
 
-	if (now != s->date_s) {
-		struct tm tm;
-		gmtime_r(&now, &tm);
-		strftime(s->date, sizeof(s->date), "%a, %d %b %Y %H:%M:%S GMT", &tm);
-		s->date_s = now;
+	if (now_s != s->date_s) {
+		kn_http_date(now_ns, s->date);
+		s->date_s = now_s;
 	}
 	return s->date;
 }

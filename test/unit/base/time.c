@@ -1,6 +1,7 @@
 #include "test.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/time.h"
 
@@ -95,6 +96,31 @@ static void the_last_representable_time_prints(void **state)
 	assert_string_equal(text, "2554-07-21T23:34:33.709Z");
 }
 
+/* libc is the judge: the first and the last second of every day that can be told. */
+static void every_day_is_libcs(void **state)
+{
+	(void)state;
+	const uint64_t last = UINT64_MAX / KN_NS_PER_S;
+
+	for (uint64_t s = 0; s < last; s += s % 86400 ? 1 : 86399) {
+		char expected[64], text[KN_HTTP_DATE_LEN], rfc3339[KN_RFC3339_LEN];
+		struct kn_err err = KN_ERR_INIT;
+		time_t t = (time_t)s;
+		uint64_t back;
+		struct tm tm;
+
+		gmtime_r(&t, &tm);
+		strftime(expected, sizeof(expected), "%a, %d %b %Y %H:%M:%S GMT", &tm);
+		kn_http_date(s * KN_NS_PER_S, text);
+		kn_rfc3339(s * KN_NS_PER_S, rfc3339);
+		if (strcmp(text, expected) != 0)
+			fail_msg("%s, libc: %s", text, expected);
+		assert_ok(kn_parse_rfc3339(kn_view_of(rfc3339), &back, &err), &err);
+		if (back != s * KN_NS_PER_S)
+			fail_msg("%s, libc: %s", rfc3339, expected);
+	}
+}
+
 static void bad_times_are_refused(void **state)
 {
 	(void)state;
@@ -136,6 +162,7 @@ int main(void)
 		cmocka_unit_test(rate_of_the_time_stamp_counter_is_the_kernels),
 		cmocka_unit_test(times_print_and_parse),
 		cmocka_unit_test(the_last_representable_time_prints),
+		cmocka_unit_test(every_day_is_libcs),
 		cmocka_unit_test(bad_times_are_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
