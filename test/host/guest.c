@@ -14,9 +14,11 @@
 
 struct kn_loop *guest_loop;
 struct kn_sandbox_qemu_config guest_driver;
-char guest_folder[64];
+const struct kn_sandbox_ops *guest_ops;
+char guest_folder[64], guest_cgroup[64];
 
-static char kernel[512], initramfs[512], cgroup[64];
+static char kernel[512], initramfs[512];
+static const void *driver;
 static unsigned number;
 
 /* ---- image --------------------------------------------------------------------------------- */
@@ -45,16 +47,25 @@ static void run(const char *const *argv)
 		fail_msg("%s ended with status %d", argv[0], status);
 }
 
-static void make_image(const char *build)
+static void add_program(const char *build, const char *name, const char *as)
 {
-	char root[96], app[160], image[96], payload[512];
+	char from[512], to[160];
+
+	snprintf(from, sizeof(from), "%s/test/host/%s", build, name);
+	snprintf(to, sizeof(to), "%s/root/%s", guest_folder, as);
+	run((const char *[]){ "cp", from, to, NULL });
+}
+
+static void make_image(const char *build, const char *const *programs)
+{
+	char root[96], image[96];
 
 	snprintf(root, sizeof(root), "%s/root", guest_folder);
-	snprintf(app, sizeof(app), "%s/app", root);
 	snprintf(image, sizeof(image), "%s/image.erofs", guest_folder);
-	snprintf(payload, sizeof(payload), "%s/test/host/payload", build);
 	mkdir(root, 0755);
-	run((const char *[]){ "cp", payload, app, NULL });
+	add_program(build, "payload", "app");
+	for (; programs && *programs; programs++)
+		add_program(build, *programs, *programs);
 	char etc[160];
 	snprintf(etc, sizeof(etc), "%s/etc", root);
 	mkdir(etc, 0755);
@@ -68,26 +79,34 @@ static void make_image(const char *build)
 	assert_int_equal(chmod(image, 0600), 0);
 }
 
-int guest_setup(const char *build)
+int guest_setup_with(const char *build, const struct kn_sandbox_ops *ops, const void *with,
+                     const char *const *programs)
 {
 	struct kn_err err = KN_ERR_INIT;
 
+	guest_ops = ops;
+	driver = with;
 	snprintf(guest_folder, sizeof(guest_folder), "/tmp/kn-guest-XXXXXX");
-	snprintf(kernel, sizeof(kernel), "%s/" KN_GUEST_KERNEL, build);
-	snprintf(initramfs, sizeof(initramfs), "%s/" KN_GUEST_INITRAMFS, build);
-	snprintf(cgroup, sizeof(cgroup), "kiln-test-%d", getpid());
-	guest_driver = KN_SANDBOX_QEMU_DEFAULTS;
-	guest_driver.kernel = kernel;
-	guest_driver.initramfs = initramfs;
-	guest_driver.cgroup = cgroup;
-	if (kn_sandbox_qemu.check(&guest_driver, &err) < 0) {
+	if (ops->check(driver, &err) < 0) {
 		printf("1..0 # SKIP %s\n", err.text);
 		return 77;
 	}
 	if (!mkdtemp(guest_folder) || kn_loop_new(&guest_loop, NULL) < 0)
 		return 1;
-	make_image(build);
+	make_image(build, programs);
 	return 0;
+}
+
+int guest_setup(const char *build)
+{
+	snprintf(kernel, sizeof(kernel), "%s/" KN_GUEST_KERNEL, build);
+	snprintf(initramfs, sizeof(initramfs), "%s/" KN_GUEST_INITRAMFS, build);
+	snprintf(guest_cgroup, sizeof(guest_cgroup), "kiln-test-%d", getpid());
+	guest_driver = KN_SANDBOX_QEMU_DEFAULTS;
+	guest_driver.kernel = kernel;
+	guest_driver.initramfs = initramfs;
+	guest_driver.cgroup = guest_cgroup;
+	return guest_setup_with(build, &kn_sandbox_qemu, &guest_driver, NULL);
 }
 
 void guest_teardown(void)
@@ -164,7 +183,7 @@ void guest_start(struct guest *g, struct kn_sandbox_config *config)
 	assert_int_equal(mkdir(g->run_dir, 0700), 0);
 	config->id = id;
 	config->run_dir = g->run_dir;
-	assert_ok(kn_sandbox_qemu.start(guest_loop, &guest_driver, config, &events, &g->sb, &err),
+	assert_ok(guest_ops->start(guest_loop, driver, config, &events, &g->sb, &err),
 	          &err);
 	uint64_t end = kn_now_ns() + GUEST_SECONDS * KN_NS_PER_S;
 	while (!g->ready && !g->ended && kn_now_ns() < end)
@@ -198,9 +217,9 @@ void guest_check_gone(struct guest *g)
 	assert_null(strstr(mounts.ptr, guest_folder));
 	kn_buf_fini(&mounts);
 	assert_int_equal(kn_cgroup_find("/proc/self/mountinfo", &host, NULL), 0);
-	snprintf(path, sizeof(path), "%s/%s", host.memory, cgroup);
+	snprintf(path, sizeof(path), "%s/%s", host.memory, guest_cgroup);
 	assert_int_equal(access(path, F_OK), -1);
-	snprintf(path, sizeof(path), "%s/%s", host.pids, cgroup);
+	snprintf(path, sizeof(path), "%s/%s", host.pids, guest_cgroup);
 	assert_int_equal(access(path, F_OK), -1);
 	for (size_t i = 0; i < 4; i++)
 		kn_buf_fini(&g->log[i]);
@@ -209,7 +228,7 @@ void guest_check_gone(struct guest *g)
 void guest_stop(struct guest *g, uint64_t grace_ms)
 {
 	if (!g->ended)
-		kn_sandbox_qemu.stop(g->sb, grace_ms);
+		guest_ops->stop(g->sb, grace_ms);
 	guest_wait(&g->ended);
 	assert_int_equal(g->why.code, 0);
 	assert_string_equal(g->why.text, "");
@@ -264,7 +283,7 @@ struct kn_http_client *guest_begin(struct guest *g, const char *method, const ch
 	int fd;
 
 	*ret = (struct reply){ .status = 0 };
-	assert_ok(kn_sandbox_qemu.connect(g->sb, &fd, &err), &err);
+	assert_ok(guest_ops->connect(g->sb, &fd, &err), &err);
 	assert_ok(kn_http_client_new(guest_loop, fd, &c, &err), &err);
 	kn_http_client_begin(c, kn_view_of(method), kn_view_of(path), headers, 2, length, &hooks);
 	return c;

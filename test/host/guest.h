@@ -18,10 +18,15 @@ struct guest {
 
 extern struct kn_loop *guest_loop;
 extern struct kn_sandbox_qemu_config guest_driver;
+extern const struct kn_sandbox_ops *guest_ops;   /* kn_sandbox_qemu with guest_driver, unless ... */
+extern char guest_cgroup[64];           /* the parent of the instances' */
 extern char guest_folder[64];           /* temporary; image.erofs is in it */
 
 /** Make folder, loop and image out of build/... ; argv[1] is the build folder. 0, or exit code. */
 int guest_setup(const char *build);
+/** ... the test brings another driver, and its own programs: names of build/test/host, or NULL. */
+int guest_setup_with(const char *build, const struct kn_sandbox_ops *ops, const void *driver,
+                     const char *const *programs);
 void guest_teardown(void);
 
 /** A configuration of the given command, contract HTTP on port 8080. */

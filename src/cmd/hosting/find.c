@@ -8,8 +8,6 @@
 #include "cmd/hosting/private.h"
 #include "oci/sandbox_fake.h"
 
-#define PLANNED_CONTAINER "not built yet: containers without a VM come with kiln-runtime"
-
 /* ---- paths --------------------------------------------------------------------------------- */
 
 static const char *text(struct kn_hosting *h, const char *a, const char *b)
@@ -69,12 +67,16 @@ static void find_paths(struct kn_hosting *h, const struct kn_hosting_config *c)
 	h->lib_dir = find_lib_dir(h, c->lib_dir);
 	h->vmm = find_program(h, "kiln-vmm");
 	h->nf = find_program(h, "kiln-nf");
+	h->agent = find_program(h, "kiln-agent");
 	h->qemu = KN_SANDBOX_QEMU_DEFAULTS;
 	h->qemu.qemu = find_qemu(h, c->qemu);
 	h->qemu.kernel = text(h, h->lib_dir, "/" KN_GUEST_KERNEL);
 	h->qemu.initramfs = text(h, h->lib_dir, "/" KN_GUEST_INITRAMFS);
 	if (c->cgroup)
 		h->qemu.cgroup = text(h, c->cgroup, "");
+	h->ns_config = KN_NS_DEFAULTS;
+	h->ns_config.agent = h->agent;
+	h->ns_config.cgroup = h->qemu.cgroup;
 	h->kvm = KN_SANDBOX_KVM_DEFAULTS;
 	h->kvm.vmm = h->vmm;
 	h->kvm.device = h->kvm_device;
@@ -160,8 +162,27 @@ static void choose_bare(struct kn_hosting *h)
 
 static void choose_container(struct kn_hosting *h)
 {
-	h->security[KN_CLASS_CONTAINER] = "shared kernel: for trusted code only";
-	refuse(h, KN_CLASS_CONTAINER, KN_CLASS_PLANNED, PLANNED_CONTAINER);
+	static const char *const parts[] = { "root", "cgroups", "kiln-agent", "erofs", "mkfs.erofs",
+					     NULL };
+	struct kn_err err = KN_ERR_INIT;
+
+	h->security[KN_CLASS_CONTAINER] =
+		"the host's own kernel, shared: for trusted code. Around it namespaces, user ids of its "
+		"own for each instance (its root is nobody here), a filter of system calls, few "
+		"capabilities, a cgroup";
+	if (!has_parts(h, KN_CLASS_CONTAINER, parts))
+		return;
+	if (kn_ns_new(&h->ns_config, &h->ns, &err) < 0 ||
+	    kn_sandbox_ns.check(h->ns, &err) < 0) {
+		refuse(h, KN_CLASS_CONTAINER, KN_CLASS_LACKS, kn_err_text(&err));
+		return;
+	}
+	h->classes[KN_CLASS_CONTAINER] = (struct kn_engine_class){
+		.ops = &kn_sandbox_ns,
+		.driver = h->ns,
+		.hypervisor = "the host's kernel",
+		.why = "the root is the image's erofs file, with a writable layer in memory",
+	};
 }
 
 static void choose_unix(struct kn_hosting *h, bool allowed)
@@ -220,6 +241,7 @@ void kn_hosting_free(struct kn_hosting *h)
 {
 	if (!h)
 		return;
+	kn_ns_free(h->ns);
 	kn_arena_fini(&h->arena);
 	kn_free(h);
 }
@@ -246,5 +268,7 @@ void kn_hosting_use_shells(struct kn_hosting *h, struct kn_shells *shells)
 
 size_t kn_hosting_sweep(const struct kn_hosting *h)
 {
-	return h->classes[KN_CLASS_MICROVM].ops ? kn_sandbox_qemu_sweep(&h->qemu) : 0;
+	size_t n = h->classes[KN_CLASS_MICROVM].ops ? kn_sandbox_qemu_sweep(&h->qemu) : 0;
+
+	return h->classes[KN_CLASS_CONTAINER].ops ? n + kn_sandbox_ns_sweep(h->ns) : n;
 }

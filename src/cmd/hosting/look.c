@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -164,6 +165,26 @@ static void look_cgroups(struct kn_hosting *h)
 				 .fix = "mount -t cgroup2 none /sys/fs/cgroup" });
 }
 
+/*
+ * Known to the kernel, or (for a module that is not loaded yet) it becomes known when it is asked
+ * for. Since Linux 6.12 an image is mounted as the file that it is, before through a loop device.
+ */
+static void look_erofs(struct kn_hosting *h)
+{
+	int fd = fsopen("erofs", FSOPEN_CLOEXEC);
+	bool known = fd >= 0 || errno != ENODEV;
+	bool loops = access("/dev/loop-control", R_OK | W_OK) == 0;
+
+	kn_close(fd);
+	add(h, (struct kn_part){ .name = "erofs",
+				 .state = known ? KN_PART_GOOD : KN_PART_MISSING,
+				 .found = !known ? "this kernel has no erofs file system"
+					  : loops ? "in this kernel, and loop devices"
+						  : "in this kernel; no loop devices",
+				 .needed_for = "roots of class container",
+				 .fix = "a kernel with CONFIG_EROFS_FS (Debian's: modprobe erofs)" });
+}
+
 void kn_hosting_look(struct kn_hosting *h)
 {
 	look_kvm(h);
@@ -173,6 +194,8 @@ void kn_hosting_look(struct kn_hosting *h)
 	look_file(h, "guest initramfs", h->qemu.initramfs, R_OK, "Linux guests (class microvm)");
 	look_program(h, "mkfs.erofs", "root file systems of container images",
 		     "apt-get install erofs-utils");
+	look_file(h, "kiln-agent", h->agent, X_OK, "containers (class container)");
+	look_erofs(h);
 	look_file(h, "kiln-nf", h->nf, X_OK, "packet functions");
 	look_root(h);
 	look_cgroups(h);

@@ -4,6 +4,7 @@
 #include "cmd/hosting.h"
 #include "machine/probe.h"
 #include "oci/sandbox_kvm.h"
+#include "oci/sandbox_ns.h"
 #include "oci/sandbox_qemu.h"
 
 /* How a class stands on this host. */
@@ -33,10 +34,12 @@ enum { KN_MAX_PARTS = 16 };
 
 struct kn_hosting {
 	struct kn_arena arena;
-	const char *lib_dir, *vmm, *nf, *kvm_device;
+	const char *lib_dir, *vmm, *nf, *agent, *kvm_device;
 	struct kn_probe probe;
 	struct kn_sandbox_qemu_config qemu;
 	struct kn_sandbox_kvm_config kvm;
+	struct kn_ns_config ns_config;
+	struct kn_ns *ns; /* NULL: containers are refused */
 	struct kn_engine_class classes[KN_CLASSES];
 	enum kn_class_state states[KN_CLASSES];
 	const char *security[KN_CLASSES]; /* what isolates, and what is promised */
