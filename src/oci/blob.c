@@ -101,6 +101,7 @@ const char *kn_blobs_path(const struct kn_blobs *b)
 struct kn_blob_writer {
 	struct kn_blobs *blobs;
 	struct kn_digest expect;       /* none: take what comes */
+	enum kn_digest_kind kind;      /* of the hasher */
 	struct kn_hasher *hasher;
 	uint64_t bytes, max;
 	int fd;
@@ -120,23 +121,23 @@ int kn_blob_writer_new(struct kn_blobs *b, const struct kn_digest *expect, uint6
                        struct kn_blob_writer **ret, struct kn_err *err)
 {
 	kn_auto(kn_blob_writer_free) struct kn_blob_writer *w = calloc(1, sizeof(*w));
-	enum kn_digest_kind kind = KN_SHA256;
 
 	if (!w)
 		return kn_fail(err, ENOMEM, "write blob: out of memory");
+	w->kind = KN_SHA256;
 	w->blobs = b;
 	w->max = max;
 	w->fd = -1;
 	if (expect) {
 		w->expect = *expect;
-		kind = kn_digest_kind(expect);
+		w->kind = kn_digest_kind(expect);
 	}
-	int r = kn_hasher_new(kind, &w->hasher, err);
+	int r = kn_hasher_new(w->kind, &w->hasher, err);
 	if (r < 0)
 		return r;
 	char name[sizeof(w->tmp)];
 	snprintf(name, sizeof(name), TMP "/blob-%u", atomic_fetch_add(&b->next_tmp, 1));
-	w->fd = openat(b->rootfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	w->fd = openat(b->rootfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (w->fd < 0)
 		return disk_fail(b, errno, "make blob", err);
 	memcpy(w->tmp, name, sizeof(name));
@@ -157,6 +158,46 @@ int kn_blob_write(struct kn_blob_writer *w, const void *ptr, size_t len, struct 
 	return 0;
 }
 
+void kn_blob_expect(struct kn_blob_writer *w, const struct kn_digest *expect)
+{
+	w->expect = *expect;
+}
+
+uint64_t kn_blob_written(const struct kn_blob_writer *w)
+{
+	return w->bytes;
+}
+
+/* The digest was told late, and is of another algorithm than the one that ran along. */
+static int hash_again(struct kn_blob_writer *w, struct kn_err *err)
+{
+	kn_auto(kn_hasher_free) struct kn_hasher *h = NULL;
+	char piece[16 * 1024];
+
+	int r = kn_hasher_new(kn_digest_kind(&w->expect), &h, err);
+	if (r < 0)
+		return r;
+	for (uint64_t at = 0; at < w->bytes;) {
+		ssize_t n = pread(w->fd, piece, sizeof(piece), (off_t)at);
+		if (n <= 0)
+			return disk_fail(w->blobs, n < 0 ? errno : EIO, "read blob", err);
+		kn_hasher_add(h, piece, (size_t)n);
+		at += (uint64_t)n;
+	}
+	kn_hasher_free(w->hasher);
+	w->hasher = kn_take_ptr(h);
+	return 0;
+}
+
+/* A hasher of the kind that the expected digest asks for; nothing changes when it runs already. */
+static int hash_as_expected(struct kn_blob_writer *w, struct kn_err *err)
+{
+	if (!w->expect.text[0] || kn_digest_kind(&w->expect) == w->kind)
+		return 0;
+	w->kind = kn_digest_kind(&w->expect);
+	return hash_again(w, err);
+}
+
 static int sync_folder(const struct kn_blobs *b, const struct kn_digest *d)
 {
 	char folder[sizeof("blobs/sha512")];
@@ -173,6 +214,9 @@ int kn_blob_commit(struct kn_blob_writer *w, struct kn_digest *ret, uint64_t *re
 	struct kn_digest is;
 	char name[BLOB_NAME];
 
+	int r = hash_as_expected(w, err);
+	if (r < 0)
+		return r;
 	kn_hasher_take(w->hasher, &is);
 	if (w->expect.text[0] && !kn_digest_is(&is, &w->expect))
 		return kn_fail(err, EBADMSG, "blob must have the digest %s, but its content has %s",
@@ -182,7 +226,7 @@ int kn_blob_commit(struct kn_blob_writer *w, struct kn_digest *ret, uint64_t *re
 	if (fchmod(w->fd, 0444) < 0 || fsync(w->fd) < 0 || renameat(b->rootfd, w->tmp, b->rootfd, name) < 0)
 		return disk_fail(b, errno, "store blob", err);
 	w->tmp[0] = '\0';
-	int r = sync_folder(b, &is);
+	r = sync_folder(b, &is);
 	if (r < 0)
 		return disk_fail(b, -r, "store blob", err);
 	*ret = is;

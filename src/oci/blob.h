@@ -50,6 +50,12 @@ kn_must_use int kn_blob_writer_new(struct kn_blobs *b, const struct kn_digest *e
 kn_must_use int kn_blob_write(struct kn_blob_writer *w, const void *ptr, size_t len,
                               struct kn_err *err);
 
+/** The digest that it must have, for a writer that began without; before kn_blob_commit(). */
+void kn_blob_expect(struct kn_blob_writer *w, const struct kn_digest *expect);
+
+/** Bytes written so far. */
+uint64_t kn_blob_written(const struct kn_blob_writer *w);
+
 /**
  * Check the digest and give the blob its name; durable when this returns. It takes the place of a
  * blob of that name, which is the same unless the disk spoiled it.

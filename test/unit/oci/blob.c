@@ -69,6 +69,31 @@ static void sha512_blobs_have_their_own_folder(void **state)
 	assert_int_equal(fixture_count(fixture_path("store/blobs/sha512")), 1);
 }
 
+/* An upload learns its digest at its end. */
+static void digest_may_be_told_late(void **state)
+{
+	kn_auto(kn_blobs_close) struct kn_blobs *b = open_store();
+	struct kn_err err = KN_ERR_INIT;
+	struct kn_digest want, got;
+
+	(void)state;
+	for (enum kn_digest_kind kind = KN_SHA256; kind <= KN_SHA512; kind++) {
+		for (int wrong = 0; wrong < 2; wrong++) {
+			kn_auto(kn_blob_writer_free) struct kn_blob_writer *w = NULL;
+			assert_ok(kn_digest_of(kind, wrong ? "abd" : "abc", 3, &want, &err), &err);
+			assert_ok(kn_blob_writer_new(b, NULL, 100, &w, &err), &err);
+			assert_ok(kn_blob_write(w, "abc", 3, &err), &err);
+			assert_int_equal(kn_blob_written(w), 3);
+			kn_blob_expect(w, &want);
+			if (wrong)
+				assert_fails(kn_blob_commit(w, &got, NULL, &err), EBADMSG, &err, "digest");
+			else
+				assert_ok(kn_blob_commit(w, &got, NULL, &err), &err);
+			assert_int_equal(kn_blob_has(b, &want), !wrong);
+		}
+	}
+}
+
 static void limit_is_held(void **state)
 {
 	kn_auto(kn_blobs_close) struct kn_blobs *b = open_store();
@@ -203,6 +228,7 @@ int main(void)
 		test(blob_comes_back_by_digest),
 		test(wrong_content_is_refused_and_not_kept),
 		test(sha512_blobs_have_their_own_folder),
+		test(digest_may_be_told_late),
 		test(limit_is_held),
 		test(missing_blob_is_named),
 		test(change_on_disk_is_seen_and_mended),
