@@ -118,6 +118,31 @@ int kn_jail_spawn(const struct kn_jail_config *jail, const struct kn_spawn_confi
 	return 0;
 }
 
+int kn_jail_self(uid_t uid, gid_t gid, struct kn_err *err)
+{
+	static const int namespaces = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+	static const char root[] = "/tmp";   /* any folder will do: it is covered and then left */
+
+	if (unshare(namespaces) < 0)
+		return kn_fail(err, errno, "jail: namespaces: %s", strerror(errno));
+	int r = kn_mount_private(err);
+	if (r == 0)
+		r = kn_mount("jail", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=4k,mode=0755", err);
+	if (r == 0)
+		r = kn_pivot_root(root, err);
+	if (r == 0)
+		r = close_root(err);
+	if (r == 0)
+		r = kn_caps_bound(0, err);
+	if (r == 0)
+		r = kn_become(uid, gid, NULL, 0, err);
+	if (r == 0)
+		r = kn_caps_limit(0, err);
+	if (r == 0)
+		r = kn_no_new_privs(err);
+	return r < 0 ? kn_while(err, "jail") : 0;
+}
+
 int kn_jail_check(struct kn_err *err)
 {
 	static const int needed[] = { CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID, CAP_SETPCAP };

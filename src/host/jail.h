@@ -41,6 +41,16 @@ kn_must_use int kn_jail_spawn(const struct kn_jail_config *jail, const struct kn
                               pid_t *ret_pid, int *ret_pidfd, struct kn_err *err);
 
 /**
+ * Jail the calling process, when it has opened all that it will ever need: namespaces of its own
+ * (mount, network, IPC, UTS), an empty read-only root, this user, no capabilities and no way to gain
+ * any. What it holds open keeps working.
+ *
+ * Errors  EPERM: it may not; what the kernel said. After a failure it must end: half of it is done.
+ * Thread  the only one of its process
+ */
+kn_must_use int kn_jail_self(uid_t uid, gid_t gid, struct kn_err *err);
+
+/**
  * Take a user id of first .. first + count - 1 that no living jail of this process has.
  * Errors  EUSERS
  */

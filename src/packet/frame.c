@@ -12,6 +12,7 @@ struct kn_pool {
 	size_t stride; /* bytes between buffers; an odd number of lines */
 	uint8_t *buffers;
 	struct kn_frame *frames;
+	struct kn_offload *offloads; /* one a frame, or NULL */
 	struct kn_frame **free; /* a stack: the warmest frame is on top */
 };
 
@@ -64,7 +65,9 @@ int kn_pool_new(const struct kn_pool_config *config, struct kn_pool **ret, struc
 						   LINE * LINE);
 	pool->free = calloc(pool->size, sizeof(*pool->free));
 	pool->buffers = aligned_alloc(LINE, pool->stride * pool->size);
-	if (!pool->frames || !pool->free || !pool->buffers)
+	if (config->offload)
+		pool->offloads = calloc(pool->size, sizeof(*pool->offloads));
+	if (!pool->frames || !pool->free || !pool->buffers || (config->offload && !pool->offloads))
 		return kn_fail(err, ENOMEM, "no memory for %u frames of %u bytes", pool->size,
 			       pool->frame_bytes);
 	memset(pool->frames, 0, sizeof(struct kn_frame) * pool->size);
@@ -78,6 +81,7 @@ void kn_pool_free(struct kn_pool *pool)
 {
 	if (!pool)
 		return;
+	free(pool->offloads);
 	free(pool->buffers);
 	free(pool->free);
 	free(pool->frames);
@@ -132,6 +136,13 @@ uint32_t kn_frame_room(const struct kn_frame *frame)
 	return (uint32_t)(end - frame->data);
 }
 
+struct kn_offload *kn_frame_offload(const struct kn_frame *frame)
+{
+	const struct kn_pool *pool = frame->pool;
+
+	return pool->offloads ? &pool->offloads[frame - pool->frames] : NULL;
+}
+
 bool kn_frame_fill(struct kn_frame *frame, const void *ptr, uint32_t len)
 {
 	if (len > kn_frame_room(frame))
@@ -139,5 +150,8 @@ bool kn_frame_fill(struct kn_frame *frame, const void *ptr, uint32_t len)
 	if (len)
 		memcpy(frame->data, ptr, len);
 	frame->len = frame->wire_len = len;
+	struct kn_offload *offload = kn_frame_offload(frame);
+	if (offload)
+		*offload = (struct kn_offload){ 0 };
 	return true;
 }

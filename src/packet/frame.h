@@ -29,6 +29,17 @@ struct kn_frame {
 	struct kn_pool *pool; /* where kn_frames_put() brings it */
 };
 
+/*
+ * What the sender left to the interface to do: finish a checksum, cut a frame of many segments
+ * apart. Frames of hosts beside us (veth, TAP, a NIC that joins segments) come so, and may go on so.
+ * All zero: nothing. Laid out as the kernel's struct virtio_net_hdr.
+ */
+struct kn_offload {
+	uint8_t flags, gso_type;
+	uint16_t hdr_len, gso_size;
+	uint16_t csum_start, csum_offset; /* from data; from csum_start */
+};
+
 enum {
 	KN_FRAME_HEADROOM = 128, /* bytes in front of data for headers put on later */
 	KN_FRAME_BYTES = 2048,	 /* default room for data */
@@ -41,6 +52,7 @@ enum {
 struct kn_pool_config {
 	uint32_t frames;      /* 1 to KN_POOL_FRAMES_MAX */
 	uint32_t frame_bytes; /* KN_FRAME_BYTES_MIN to KN_FRAME_BYTES_MAX; rounded up to a line */
+	bool offload;	      /* frames can carry a kn_offload */
 };
 
 #define KN_POOL_DEFAULTS                                                                           \
@@ -84,7 +96,13 @@ void kn_frames_put(struct kn_frame *const *frames, uint32_t n);
 uint32_t kn_frame_room(const struct kn_frame *frame);
 
 /**
- * Copy bytes into a frame, as received: len and wire_len are set.
+ * What is left to do to the frame; the receiving port writes it for every frame. NULL when the pool
+ * keeps none, which means: nothing.
+ */
+struct kn_offload *kn_frame_offload(const struct kn_frame *frame);
+
+/**
+ * Copy bytes into a frame, as received: len and wire_len are set, nothing is left to do to it.
  *
  * Returns false, and leaves the frame alone, when len is more than kn_frame_room().
  */

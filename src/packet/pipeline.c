@@ -9,6 +9,7 @@ struct kn_pipeline {
 	struct kn_stage *stages[KN_STAGES_MAX];
 	size_t n;
 	struct kn_port *in, *out;
+	struct kn_traffic sent; /* by this pipeline: others may send to the same port */
 	bool parsed;
 	uint64_t drops[KN_REASON_COUNT];
 	void (*observe)(void *context, const struct kn_batch *b);
@@ -113,6 +114,7 @@ int kn_pipeline_step(struct kn_pipeline *p, struct kn_err *err)
 	if (!p->in)
 		return kn_fail(err, EINVAL, "the chain is empty");
 	begin_batch(p);
+	const struct kn_traffic before = p->out ? p->out->tx : (struct kn_traffic){ 0 };
 	for (size_t i = 0; i < p->n; i++) {
 		p->stages[i]->ops->run(p->stages[i], b);
 		if (!b->live)
@@ -120,6 +122,10 @@ int kn_pipeline_step(struct kn_pipeline *p, struct kn_err *err)
 	}
 	if (b->n)
 		finish_batch(p, kn_lanes_first(b->n));
+	if (p->out) {
+		p->sent.frames += p->out->tx.frames - before.frames;
+		p->sent.bytes += p->out->tx.bytes - before.bytes;
+	}
 	int r = port_failure(p->out, err);
 	if (r == 0 && b->n == 0)
 		r = port_failure(p->in, err);
@@ -157,6 +163,16 @@ void kn_pipeline_observe(struct kn_pipeline *p,
 	p->context = context;
 }
 
+struct kn_port *kn_pipeline_in(const struct kn_pipeline *p)
+{
+	return p->in;
+}
+
+struct kn_port *kn_pipeline_out(const struct kn_pipeline *p)
+{
+	return p->out;
+}
+
 struct kn_traffic kn_pipeline_received(const struct kn_pipeline *p)
 {
 	return p->in ? p->in->rx : (struct kn_traffic){ 0 };
@@ -164,7 +180,7 @@ struct kn_traffic kn_pipeline_received(const struct kn_pipeline *p)
 
 struct kn_traffic kn_pipeline_sent(const struct kn_pipeline *p)
 {
-	return p->out ? p->out->tx : (struct kn_traffic){ 0 };
+	return p->sent;
 }
 
 uint64_t kn_pipeline_drops(const struct kn_pipeline *p, enum kn_reason reason)

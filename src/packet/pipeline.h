@@ -59,6 +59,10 @@ kn_must_use int kn_pipeline_run(struct kn_pipeline *p, const volatile sig_atomic
 void kn_pipeline_observe(struct kn_pipeline *p,
 			 void (*call)(void *context, const struct kn_batch *), void *context);
 
+/** The port that it receives from, or sends to; borrowed. NULL: there is none. */
+struct kn_port *kn_pipeline_in(const struct kn_pipeline *p);
+struct kn_port *kn_pipeline_out(const struct kn_pipeline *p);
+
 /** What was received. */
 struct kn_traffic kn_pipeline_received(const struct kn_pipeline *p);
 

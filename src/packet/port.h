@@ -1,13 +1,15 @@
 /*
  * Ports: where frames come from and where they go. A pipeline receives batches from one and sends
  * what is left to another; what is behind a port is the business of its operations. Here: memory
- * (a ring of frames), pcap (a capture file), null (a sink).
+ * (a ring of frames), pcap (a capture file), null (a sink), and network interfaces: af_packet (a
+ * ring of AF_PACKET) and af_xdp (AF_XDP sockets, one a queue).
  *
  * Thread  a port belongs to the thread of its pipeline.
  */
 #pragma once
 
 #include "base/err.h"
+#include "packet/binding.h"
 #include "packet/batch.h"
 
 struct kn_port;
@@ -33,6 +35,15 @@ struct kn_port_ops {
 	/* Everything sent is where it belongs, or -errno with port->err told. NULL: nothing to do. */
 	int (*flush)(struct kn_port *port);
 
+	/* Interfaces: take frames from now on, or no more; what was taken can still be received. */
+	int (*arm)(struct kn_port *port, bool yes, struct kn_err *err);
+
+	/*
+	 * Interfaces: ask the kernel how it stands: port->live is brought up to date, and port->err
+	 * told when the interface is gone.
+	 */
+	void (*look)(struct kn_port *port);
+
 	/* Release what the port holds; frames go back to their pools. */
 	void (*close)(struct kn_port *port);
 };
@@ -43,6 +54,18 @@ struct kn_traffic {
 
 enum { KN_PORT_NAME_MAX = 31 };
 
+/* What a port on a network interface has beside that. */
+struct kn_live {
+	struct kn_binding binding;
+	const char *why;       /* of the kind that was chosen; static */
+	char refused[160];     /* why a better kind could not be had; "": there is none */
+	bool up;	       /* the interface is up and has a carrier */
+	uint64_t missed;       /* frames that the kernel dropped because we were too slow */
+	int fd;		       /* readable when frames wait, in error when the interface changed */
+	struct kn_pool *pool;  /* where frames come from */
+	struct kn_pool *large; /* and those that do not fit into it: segments joined, jumbo frames */
+};
+
 /* What every port has; implementations put it first into their own struct. */
 struct kn_port {
 	const struct kn_port_ops *ops;
@@ -50,6 +73,7 @@ struct kn_port {
 	bool ended;			 /* rx will give no more */
 	struct kn_err err;		 /* the story when an operation failed */
 	struct kn_traffic rx, tx;
+	struct kn_live *live; /* NULL: no interface */
 };
 
 /** Release a port; NULL is fine. What was sent but not flushed may be lost: kn_port_flush(). */
@@ -117,3 +141,33 @@ kn_must_use int kn_port_pcap_read(const char *path, struct kn_pool *pool, struct
  * Errors  what open says; ENOMEM; sending and flushing: EIO, ENOSPC
  */
 kn_must_use int kn_port_pcap_write(const char *path, struct kn_port **ret, struct kn_err *err);
+
+/**
+ * Open a network interface, both ways: the kind that its binding names, or the best one. Nothing is
+ * received before kn_port_arm(). Needs CAP_NET_RAW in the interface's namespace (and, for af_xdp,
+ * CAP_NET_ADMIN and CAP_BPF); what comes after the opening needs no rights at all, so that a process
+ * can give them up in between.
+ *
+ * The host's own stack still sees what af_packet receives; it should have no address there. af_xdp
+ * takes frames away from it.
+ *
+ * ret     named as the binding's port; needs its pools (kn_port_use) before it receives
+ *
+ * Errors  ENODEV: no such interface; EPERM: the rights; ENOENT: no such namespace; EOPNOTSUPP: not
+ *         Ethernet, or the kind that was asked for cannot be had, with the reason
+ * Source  packet(7); Documentation/networking/packet_mmap.rst, af_xdp.rst
+ */
+kn_must_use int kn_port_open(const struct kn_binding *binding, struct kn_port **ret,
+			     struct kn_err *err);
+
+/** Where an interface's frames come from; both pools borrowed, must outlive the port. */
+void kn_port_use(struct kn_port *port, struct kn_pool *pool, struct kn_pool *large);
+
+/**
+ * Take frames from now on, or take no more: those that were taken can still be received. Fine for
+ * all kinds. Errors: what the kernel said; ENODEV when the interface went away.
+ */
+kn_must_use int kn_port_arm(struct kn_port *port, bool yes, struct kn_err *err);
+
+/** Bring port->live up to date; port->err tells when the interface is gone. Fine for all kinds. */
+void kn_port_look(struct kn_port *port);

@@ -23,5 +23,22 @@ int kn_nf_failed(const char *name, const struct kn_err *err);
 /* Flush standard output; returns 0, or 1 after telling that it could not be written. */
 int kn_nf_printed(const char *name);
 
-/* A pipeline's report for people, on standard output. */
+/* A chain's report for people, on standard output. */
 void kn_nf_print_report(const json_t *report);
+
+/* A chain between network interfaces. */
+struct kn_nf_live {
+	const char *name; /* of the command, for messages */
+	const char *path; /* of the YAML file */
+	const struct kn_arg_list *ports;
+	uint64_t uid;	  /* to become; unless: */
+	bool keep_root;
+	int control;	  /* kilnd's socket, or -1 */
+	bool json;
+};
+
+/* True when one of these --port words names an interface. */
+bool kn_nf_is_live(const struct kn_arg_list *ports);
+
+/* Run it until SIGTERM, SIGINT, or the supervisor says so. Returns the exit code. */
+int kn_nf_live(const struct kn_nf_live *o);

@@ -60,7 +60,7 @@ static void print_stage(const json_t *stage)
 		       text(rule, "name"));
 }
 
-void kn_nf_print_report(const json_t *report)
+static void print_chain(const json_t *report)
 {
 	const json_t *stages = json_object_get(report, "stages"), *stage;
 	size_t i;
@@ -70,4 +70,32 @@ void kn_nf_print_report(const json_t *report)
 	print_drops(json_object_get(report, "dropped"));
 	json_array_foreach (stages, i, stage)
 		print_stage(stage);
+}
+
+static void print_port(const char *name, const json_t *port)
+{
+	const json_t *rx = json_object_get(port, "rx"), *tx = json_object_get(port, "tx");
+
+	printf("port %-10s %s by %s, %s\n", name, text(port, "interface"), text(port, "kind"),
+	       json_is_true(json_object_get(port, "up")) ? "up" : "down");
+	printf("  received %10lld frames %12lld bytes, %lld missed\n  sent     %10lld frames %12lld "
+	       "bytes\n",
+	       number(rx, "frames"), number(rx, "bytes"), number(port, "missed"),
+	       number(tx, "frames"), number(tx, "bytes"));
+}
+
+void kn_nf_print_report(const json_t *report)
+{
+	const json_t *chains = json_object_get(report, "chains");
+	json_t *ports = json_object_get(report, "ports"), *one;
+	const char *name;
+
+	json_object_foreach (ports, name, one)
+		print_port(name, one);
+	if (!chains)
+		print_chain(report);
+	json_object_foreach ((json_t *)(uintptr_t)chains, name, one) {
+		printf("\nchain %s\n", name);
+		print_chain(one);
+	}
 }

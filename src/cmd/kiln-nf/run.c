@@ -12,6 +12,8 @@
 struct options {
 	bool json;
 	const char *verdicts;
+	uint64_t uid, control;
+	bool keep_root;
 	struct kn_arg_list ports;
 };
 
@@ -58,25 +60,35 @@ static int close_verdicts(struct verdicts *v, const char *path, struct kn_err *e
 	return 0;
 }
 
+/* One after the other: each ends with its capture. */
+static int run_lines(struct kn_chain *chain, struct kn_err *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < kn_chain_lines(chain); i++)
+		r = kn_pipeline_run(kn_chain_pipeline(chain, i), &stop, err);
+	return r;
+}
+
 static int run_chain(const struct options *o, struct kn_chain *chain, struct kn_err *err)
 {
-	struct kn_pipeline *p = kn_chain_pipeline(chain);
 	struct verdicts v = { .file = NULL };
 
 	if (o->verdicts) {
 		v.file = fopen(o->verdicts, "we");
 		if (!v.file)
 			return kn_fail(err, errno, "open '%s': %s", o->verdicts, strerror(errno));
-		kn_pipeline_observe(p, write_verdicts, &v);
+		for (size_t i = 0; i < kn_chain_lines(chain); i++)
+			kn_pipeline_observe(kn_chain_pipeline(chain, i), write_verdicts, &v);
 	}
-	int r = kn_pipeline_run(p, &stop, err);
+	int r = run_lines(chain, err);
 	int c = close_verdicts(&v, o->verdicts, r < 0 ? NULL : err);
 	return r < 0 ? r : c;
 }
 
 static int show(const struct options *o, struct kn_chain *chain, struct kn_err *err)
 {
-	kn_auto(json_decref) json_t *report = kn_pipeline_report(kn_chain_pipeline(chain));
+	kn_auto(json_decref) json_t *report = kn_chain_report(chain);
 
 	if (!report)
 		return kn_fail(err, ENOMEM, "no memory for the report");
@@ -124,13 +136,19 @@ static int run(const struct options *o, const char *path)
 
 int kn_nf_run(int argc, char **argv)
 {
-	struct options o = { .json = false };
+	struct options o = { .json = false, .uid = 65534 };
 	const struct kn_arg args[] = {
 		{ "json", 0, KN_ARG_FLAG, &o.json, NULL, NULL, "show the counters as JSON" },
 		{ "port", 'p', KN_ARG_LIST, &o.ports, "NAME=SPEC", NULL,
-		  "let port NAME be SPEC this time: pcap:FILE, or null" },
+		  "let port NAME be SPEC this time: pcap:FILE, null, or an interface" },
 		{ "verdicts", 0, KN_ARG_STR, &o.verdicts, "FILE", NULL,
-		  "write a line per frame: its number, sent or the reason, the rule" },
+		  "write a line per frame: its number, sent or the reason, the rule; captures only" },
+		{ "uid", 0, KN_ARG_U64, &o.uid, "UID", NULL,
+		  "user to become once the interfaces are open; 65534 by default" },
+		{ "no-jail", 0, KN_ARG_FLAG, &o.keep_root, NULL, NULL,
+		  "keep root's rights: for a chain with interfaces that also writes captures" },
+		{ "control", 0, KN_ARG_U64, &o.control, "FD", NULL,
+		  "descriptor of the socket to the supervisor; kilnd gives it" },
 	};
 	const struct kn_command cmd = {
 		.name = NAME,
@@ -155,9 +173,15 @@ int kn_nf_run(int argc, char **argv)
 			"the batch at hand; counters are shown all the same. doc/packets.md has every\n"
 			"key.\n"
 			"\n"
+			"Ports that the file calls 'interface' are bound with --port NAME=INTERFACE,\n"
+			"or NAME=af_packet:INTERFACE, NAME=af_xdp:INTERFACE; @/run/netns/NAME behind it\n"
+			"takes the interface in that network namespace. That needs root, which is given\n"
+			"up before the first frame is read. Such a chain runs until it is stopped.\n"
+			"\n"
 			"Examples:\n"
 			"  kiln-nf run examples/firewall/firewall.yaml\n"
 			"  kiln-nf run --json -p in=pcap:other.pcap firewall.yaml | jq .dropped\n"
+			"  kiln-nf run -p lan=eth1 -p wan=eth2 examples/firewall/live.yaml\n"
 			"  tcpdump -i eth0 -w - | kiln-nf run -p in=pcap:- firewall.yaml\n",
 		.args = args,
 		.n_args = KN_ARRAY_LEN(args),
@@ -168,7 +192,15 @@ int kn_nf_run(int argc, char **argv)
 	size_t n;
 
 	int code = kn_nf_parse(&cmd, argc, argv, &operands, &n);
-	if (code == KN_NF_GO)
+	if (code == KN_NF_GO && kn_nf_is_live(&o.ports))
+		code = kn_nf_live(&(struct kn_nf_live){ .name = NAME,
+							.path = operands[0],
+							.ports = &o.ports,
+							.uid = o.uid,
+							.keep_root = o.keep_root,
+							.control = o.control ? (int)o.control : -1,
+							.json = o.json });
+	else if (code == KN_NF_GO)
 		code = run(&o, operands[0]);
 	kn_free(o.ports.at);
 	return code;

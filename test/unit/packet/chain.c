@@ -114,7 +114,7 @@ static void a_file_becomes_a_running_chain(void **state)
 	assert_ok(load(whole, false, &chain, &err), &err);
 	assert_int_equal(kn_chain_stages(chain), 9);
 	assert_int_equal(kn_chain_rules(chain), 2);
-	struct kn_pipeline *p = kn_chain_pipeline(chain);
+	struct kn_pipeline *p = kn_chain_pipeline(chain, 0);
 	assert_ok(kn_pipeline_run(p, &never, &err), &err);
 	assert_int_equal(kn_pipeline_received(p).frames, 3);
 	assert_int_equal(kn_pipeline_sent(p).frames, 1);
@@ -141,7 +141,7 @@ static void ports_can_be_replaced(void **state)
 	snprintf(spec, sizeof(spec), "in=pcap:%s", in_folder("in.pcap"));
 	assert_ok(kn_chain_port_parse(spec, &ports[0], &err), &err);
 	assert_ok(kn_chain_port_parse("out=null", &ports[1], &err), &err);
-	struct kn_chain_config config = { in_folder("chain.yaml"), ports, 2, false };
+	struct kn_chain_config config = { .path = in_folder("chain.yaml"), .ports = ports, .n_ports = 2 };
 	assert_ok(kn_chain_load(&config, &chain, &err), &err);
 
 	struct kn_chain *other = NULL;
@@ -150,6 +150,53 @@ static void ports_can_be_replaced(void **state)
 	assert_fails(kn_chain_port_parse("in", &ports[0], &err), EINVAL, &err, "NAME=pcap:FILE");
 	assert_fails(kn_chain_port_parse("=null", &ports[0], &err), EINVAL, &err, "is no port");
 	assert_fails(kn_chain_port_parse("in=", &ports[0], &err), EINVAL, &err, "is no port");
+}
+
+/* An interface is whatever port the caller hands in: here a ring that gives back what was sent. */
+static void chains_share_interfaces(void **state)
+{
+	static const char TEXT[] = "ports: { lan: interface, wan: interface }\n"
+				   "chains:\n"
+				   "  outbound: [ receive: lan, parse, send: wan ]\n"
+				   "  inbound: [ receive: wan, parse, send: lan ]\n";
+	kn_auto(kn_port_close) struct kn_port *unused = NULL;
+	kn_auto(kn_chain_free) struct kn_chain *chain = NULL;
+	struct kn_chain_port ports[3] = { { .name = KN_VIEW("lan") }, { .name = KN_VIEW("wan") },
+					  { .name = KN_VIEW("dmz") } };
+	struct kn_live live = { .fd = -1, .why = "", .binding = { .interface = "eth1" } };
+	struct kn_view text = kn_view_of(TEXT);
+	struct kn_chain_config config = { .path = "f.yaml", .text = &text, .ports = ports };
+	struct kn_err err = KN_ERR_INIT;
+
+	(void)state;
+	assert_fails(kn_chain_load(&config, &chain, &err), EINVAL, &err,
+		     "f.yaml:1: ports.lan: is an interface: say which");
+	for (int i = 0; i < 2; i++) {
+		assert_ok(kn_port_memory_new(8, &ports[i].opened, &err), &err);
+		kn_port_rename(ports[i].opened, i ? "wan" : "lan");
+		ports[i].opened->live = &live;
+	}
+	config.n_ports = 2;
+	assert_ok(kn_chain_load(&config, &chain, &err), &err);
+	assert_int_equal(kn_chain_lines(chain), 2);
+	assert_string_equal(kn_chain_name(chain, 1), "inbound");
+	assert_ptr_equal(kn_pipeline_in(kn_chain_pipeline(chain, 0)),
+			 kn_pipeline_out(kn_chain_pipeline(chain, 1)));
+	assert_non_null(live.pool);
+	assert_true(kn_pool_frame_bytes(live.large) > 65536);
+	kn_auto(json_decref) json_t *report = kn_chain_report(chain);
+	assert_non_null(json_object_get(json_object_get(report, "chains"), "outbound"));
+	const json_t *lan = json_object_get(json_object_get(report, "ports"), "lan");
+	assert_string_equal(json_string_value(json_object_get(lan, "interface")), "eth1");
+
+	/* A port that nothing uses stays the caller's, as all do when the load fails. */
+	struct kn_chain *other = NULL;
+	text = KN_VIEW("ports: { lan: null, dmz: interface }\nchain: [ receive: lan ]\n");
+	ports[0].opened = NULL;
+	ports[0].spec = KN_VIEW("null");
+	assert_ok(kn_port_memory_new(8, &unused, &err), &err);
+	ports[1] = (struct kn_chain_port){ .name = KN_VIEW("dmz"), .opened = unused };
+	assert_fails(kn_chain_load(&config, &other, &err), EINVAL, &err, "no chain uses it");
 }
 
 static void a_dry_load_opens_nothing(void **state)
@@ -201,7 +248,15 @@ static void what_is_wrong_is_told_with_its_line(void **state)
 		{ "ports:\n  in: tap:eth0\nchain:\n  - receive: in\n",
 		  ":2: ports.in: ", "'tap:eth0' is no port" },
 		{ "ports:\n  in: 7\nchain:\n  - receive: in\n",
-		  ":2: ports.in: ", "pcap:FILE or null" },
+		  ":2: ports.in: ", "pcap:FILE, null or interface" },
+		{ PORTS "chains: []\n", ":4: chains: ", "a mapping from names" },
+		{ PORTS "chains: { a: [] }\n", ":4: chains.a: ", "a list of stages" },
+		{ PORTS "chain: [ receive: in ]\nchains: { a: [ receive: in ] }\n",
+		  ":5: chains: ", "not both" },
+		{ PORTS "chains:\n  a: [ receive: in ]\n  b:\n    - receive: in\n",
+		  ":7: chains.b[0].receive: ", "another chain receives from port 'in'" },
+		{ PORTS "chains:\n  a: [ receive: in, send: out ]\n  b:\n    - receive: out\n",
+		  ":7: chains.b[0].receive: ", "one way only" },
 		{ "pool: { frames: 31 }\n" PORTS "chain:\n  - receive: in\n",
 		  ":1: pool.frames: ", "from 32 to" },
 		{ "pool: { size: 31 }\n" PORTS "chain:\n  - receive: in\n",
@@ -286,6 +341,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_file_becomes_a_running_chain),
 		cmocka_unit_test(ports_can_be_replaced),
+		cmocka_unit_test(chains_share_interfaces),
 		cmocka_unit_test(a_dry_load_opens_nothing),
 		cmocka_unit_test(what_is_wrong_is_told_with_its_line),
 		cmocka_unit_test(a_wrong_file_opens_no_port),
