@@ -70,6 +70,12 @@ static int prepare(const struct kn_agent_message *configure, void *arg, struct k
 	return r;
 }
 
+static int resume(const struct kn_agent_message *resume, void *arg, struct kn_err *err)
+{
+	(void)arg;
+	return kn_guest_name(resume->hostname, err);
+}
+
 static void greet(const struct kn_agent_message *greeting, void *arg)
 {
 	(void)arg;
@@ -93,7 +99,9 @@ static int seal_container(void *arg, struct kn_err *err)
 	return kn_contained_seal(arg, err);
 }
 
-static const struct kn_agent_config guest_config = { .prepare = prepare, .greet = greet,
+static const struct kn_agent_config guest_config = { .prepare = prepare,
+	                                             .greet = greet,
+	                                             .resume = resume,
 	                                             .failed = failed };
 
 static struct kn_agent_config container_config(void)

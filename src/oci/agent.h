@@ -7,7 +7,9 @@
  * Theory of operation. The host greets (which voids all streams), says CONFIGURE once, and opens
  * streams after READY. The agent says STARTED, READY, LOG as often as there are lines, and at last
  * EXITED or FAILED; then it waits for the host to take the guest away. A function that ends before
- * it is ready is EXITED with a text that says so. Nothing here reads the clock across a message, so
+ * it is ready is EXITED with a text that says so. A guest that was saved when its function was ready
+ * hears RESUME in place of CONFIGURE each time it is restored, and says READY when the function
+ * answers again. Nothing here reads the clock across a message, so
  * a guest that was stopped and restored between two messages goes on.
  *
  * Thread  the loop's
@@ -34,6 +36,8 @@ struct kn_agent_config {
 	bool final_pipe;           /* the host does not come back: the pipe's end is the end */
 	/** Set clock and entropy. NULL: leave them. */
 	void (*greet)(const struct kn_agent_message *greeting, void *arg);
+	/** RESUME: this machine is another one now. NULL: nothing needs to change. */
+	int (*resume)(const struct kn_agent_message *resume, void *arg, struct kn_err *err);
 	/** The host broke the rules of the pipe: nothing can be done any more. */
 	void (*failed)(const struct kn_err *err, void *arg);
 	void *arg;

@@ -3,6 +3,8 @@
  * message, fields that a type does not use stay zero. Serves the event flow.
  *
  *     host    GREET (clock and entropy, again after a restore)  CONFIGURE  SIGNAL  STOP
+ *             RESUME (after a restore, in place of CONFIGURE: what is this instance's own; READY
+ *             or FAILED answers it)
  *     agent   STARTED  READY  LOG ...  then EXITED (the function ended) or FAILED (it never ran)
  *
  * On the wire: u8 type, then fields u8 tag, u32 length, bytes; little endian; numbers have eight
@@ -24,6 +26,7 @@ enum kn_agent_message_type {
 	KN_AGENT_CONFIGURE,
 	KN_AGENT_SIGNAL,
 	KN_AGENT_STOP,
+	KN_AGENT_RESUME,
 	KN_AGENT_STARTED = 16,
 	KN_AGENT_READY,
 	KN_AGENT_LOG,
@@ -47,7 +50,8 @@ struct kn_agent_message {
 	size_t n_file_modes;
 	struct kn_view *file_bytes;
 	size_t n_file_bytes;
-	struct kn_view hostname, cwd, user, ready_path;
+	struct kn_view hostname;     /* RESUME, too; as address, gateway, dns */
+	struct kn_view cwd, user, ready_path;
 	struct kn_view address;      /* of the guest's interface, "10.0.0.2/30"; empty: no network */
 	struct kn_view gateway, dns; /* IPv4 addresses */
 	uint64_t read_only_root;     /* 1: the root cannot be written to */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/random.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -248,9 +249,66 @@ static int enter_root(struct kn_err *err)
 	return 0;
 }
 
+/*
+ * What tells one machine from another, at the paths where programs look for it: a file of our own
+ * over each, so that a guest restored from a snapshot can be told another one than its twins have.
+ * The kernel's own boot id cannot be set.
+ */
+static const struct identifier {
+	const char *path;
+	bool is_uuid;
+} identifiers[] = { { "/proc/sys/kernel/random/boot_id", true }, { "/etc/machine-id", false } };
+
+static void make_identifiers(void)
+{
+	static const char file[] = "/dev/.identifier";
+
+	for (size_t i = 0; i < KN_ARRAY_LEN(identifiers); i++) {
+		if (access(identifiers[i].path, F_OK) < 0)
+			continue;
+		kn_auto(kn_close) int fd = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0444);
+		if (fd >= 0)
+			(void)!kn_mount(file, identifiers[i].path, NULL, MS_BIND, NULL, NULL);
+		unlink(file);
+	}
+}
+
+/* RFC 9562, version 4. A file that is not there, or not ours to change, stays as it is. */
+static void set_identifiers(void)
+{
+	for (size_t i = 0; i < KN_ARRAY_LEN(identifiers); i++) {
+		uint8_t b[16];
+		char hex[33], text[40];
+		if (getrandom(b, sizeof(b), GRND_NONBLOCK) != sizeof(b))
+			return;
+		b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
+		b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
+		kn_hex(b, sizeof(b), hex);
+		int n = identifiers[i].is_uuid
+			? snprintf(text, sizeof(text), "%.8s-%.4s-%.4s-%.4s-%s\n", hex, hex + 8,
+			           hex + 12, hex + 16, hex + 20)
+			: snprintf(text, sizeof(text), "%s\n", hex);
+		kn_auto(kn_close) int fd = open(identifiers[i].path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+		if (fd >= 0)
+			(void)!kn_write_all(fd, text, (size_t)n);
+	}
+}
+
+int kn_guest_name(struct kn_view hostname, struct kn_err *err)
+{
+	if (hostname.len == 0)
+		hostname = KN_VIEW("kiln");
+	set_identifiers();
+	if (sethostname(hostname.ptr, hostname.len) < 0)
+		return kn_fail(err, errno, "host name: %s", strerror(errno));
+	return 0;
+}
+
 int kn_guest_root(struct kn_view hostname, struct kn_err *err)
 {
-	int r = mount_image(err);
+	int r = guest_load_modules("late", err);
+	if (r == 0)
+		r = mount_image(err);
 	if (r == 0)
 		r = mount_kernel(err);
 	if (r == 0)
@@ -258,11 +316,8 @@ int kn_guest_root(struct kn_view hostname, struct kn_err *err)
 	if (r < 0)
 		return kn_while(err, "the function's root");
 	add_missing();
-	if (hostname.len == 0)
-		hostname = KN_VIEW("kiln");
-	if (sethostname(hostname.ptr, hostname.len) < 0)
-		return kn_fail(err, errno, "host name: %s", strerror(errno));
-	return 0;
+	make_identifiers();
+	return kn_guest_name(hostname, err);
 }
 
 /* ---- clock, entropy, end ------------------------------------------------------------------- */

@@ -12,6 +12,10 @@
 /**
  * From the initramfs to a machine that can reach its host: /proc, /sys, /dev, drivers from /modules
  * in the order of /modules/order, loopback. Errors: what failed; the guest is of no use then.
+ *
+ * Drivers of devices that differ from function to function (/modules/late) wait for kn_guest_root():
+ * a guest that is restored from a snapshot of this moment looks at its own disk, not at the one that
+ * the snapshot was made with.
  */
 kn_must_use int kn_guest_boot(struct kn_err *err);
 
@@ -44,6 +48,12 @@ kn_must_use int kn_guest_network(struct kn_view address, struct kn_view gateway,
 
 /** Make dns the name server of the function: /etc/resolv.conf, after kn_guest_root(). */
 kn_must_use int kn_guest_resolver(struct kn_view dns, struct kn_err *err);
+
+/**
+ * Give this machine its name and new identifiers (boot id, machine id): at the root's making, and
+ * again when the guest was restored from a snapshot, which has those of another. Greet first.
+ */
+kn_must_use int kn_guest_name(struct kn_view hostname, struct kn_err *err);
 
 /** Set the wall clock and stir entropy in. Failures are left alone: a guest runs without. */
 void kn_guest_greet(uint64_t wall_ns, struct kn_view entropy);

@@ -152,6 +152,35 @@ static void configure(struct kn_agent *a, const struct kn_agent_message *m)
 		agent_failed(a, &err);
 }
 
+static const char NO_FUNCTION[] = "resumed, but no function is ready in this guest";
+
+/* The function was ready when the snapshot was taken: the probe finds out whether it still is. */
+static void resume(struct kn_agent *a, const struct kn_agent_message *m)
+{
+	static const struct kn_agent_message is_ready = { .type = KN_AGENT_READY };
+	static const struct kn_agent_message not_there = {
+		.type = KN_AGENT_FAILED, .status = ENOTCONN,
+		.text = { NO_FUNCTION, sizeof(NO_FUNCTION) - 1 },
+	};
+	struct kn_err err = KN_ERR_INIT;
+	int r = 0;
+
+	if (a->state != SERVING || a->stopping) {
+		agent_say(a, &not_there);
+		return;
+	}
+	if (a->config.resume)
+		r = a->config.resume(m, a->config.arg, &err);
+	if (r == 0 && a->fn.contract == KN_CONTRACT_HTTP) {
+		a->state = PROBING;
+		r = probe_start(a, &err);
+	} else if (r == 0) {
+		agent_say(a, &is_ready);
+	}
+	if (r < 0)
+		agent_failed(a, &err);
+}
+
 static void on_kill_time(struct kn_timer *t)
 {
 	struct kn_agent *a = kn_container_of(t, struct kn_agent, kill_timer);
@@ -196,6 +225,8 @@ static void on_control(struct kn_mux *mux, struct kn_view message, void *arg)
 		a->config.greet(&m, a->config.arg);
 	else if (m.type == KN_AGENT_CONFIGURE)
 		configure(a, &m);
+	else if (m.type == KN_AGENT_RESUME)
+		resume(a, &m);
 	else if (m.type == KN_AGENT_SIGNAL && a->main && m.signal < 65)
 		process_signal(a->main, (int)m.signal);
 	else if (m.type == KN_AGENT_STOP)

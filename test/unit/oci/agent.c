@@ -29,7 +29,7 @@ static struct {
 	bool started, ready, exited, failed;
 	uint64_t status;
 	struct kn_buf text, out, err;
-	unsigned greetings, prepared, sealed;
+	unsigned greetings, prepared, sealed, resumed;
 	struct kn_err refuse;           /* what prepare answers */
 } t;
 
@@ -85,6 +85,17 @@ static int seal(void *arg, struct kn_err *err)
 	return 0;
 }
 
+static int resume(const struct kn_agent_message *resume, void *arg, struct kn_err *err)
+{
+	(void)arg;
+	assert_view(resume->hostname, "twin-2");
+	t.resumed++;
+	if (!t.refuse.code)
+		return 0;
+	*err = t.refuse;
+	return -err->code;
+}
+
 static void say(const struct kn_agent_message *m)
 {
 	struct kn_buf b = KN_BUF_INIT;
@@ -97,7 +108,9 @@ static void say(const struct kn_agent_message *m)
 
 static int setup(void **state)
 {
-	struct kn_agent_config a = { .prepare = prepare, .greet = greet, .seal = seal };
+	struct kn_agent_config a = {
+		.prepare = prepare, .greet = greet, .resume = resume, .seal = seal
+	};
 	struct kn_mux_config m = { .host = true, .generation = 1,
 		                   .events = { .control = on_control } };
 	struct kn_err err = KN_ERR_INIT;
@@ -258,6 +271,39 @@ static void ask(const char *request, struct kn_buf *ret)
 			assert_true(kn_loop_once(t.loop, 20) >= 0);
 	}
 	close(p[0]);
+}
+
+/* As after a restore: the function runs already, the machine has another name. */
+static void a_resumed_function_is_probed_anew(void **state)
+{
+	struct kn_agent_message again = { .type = KN_AGENT_RESUME, .hostname = KN_VIEW("twin-2") };
+	struct kn_agent_message m = server("0");
+	struct kn_buf reply;
+
+	(void)state;
+	m.ready_path = KN_VIEW("/healthz");
+	say(&again);
+	wait_for(&t.failed);
+	expect_text("no function is ready in this guest");
+	assert_int_equal(t.resumed, 0);
+	configure(m);
+	wait_for(&t.ready);
+	for (unsigned i = 1; i <= 2; i++) {
+		t.ready = t.started = false;
+		say(&again);
+		wait_for(&t.ready);
+		assert_int_equal(t.resumed, i);
+		assert_int_equal(t.prepared, 1);
+		assert_false(t.started);
+		ask("GET /here HTTP/1.1\r\nHost: x\r\n\r\n", &reply);
+		assert_non_null(strstr(reply.ptr, "\r\n\r\n/here"));
+		kn_buf_fini(&reply);
+	}
+	t.failed = false;
+	kn_fail(&t.refuse, EIO, "no name for this machine");
+	say(&again);
+	wait_for(&t.failed);
+	expect_text("no name for this machine");
 }
 
 static void http_function_is_probed_and_reached(void **state)
@@ -532,6 +578,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 		TEST(http_function_is_probed_and_reached),
+		TEST(a_resumed_function_is_probed_anew),
 		TEST(unready_functions_are_told),
 		TEST(an_end_before_ready_is_told_with_its_last_words),
 		TEST(what_cannot_start_is_told),
