@@ -50,8 +50,7 @@ KN_AUTO(kn_ns_free, struct kn_ns *);
 
 /**
  * Operations; `driver` is a struct kn_ns. Phases of a start: "spawn" (cgroup, ids, image, first
- * process), "boot" (until the agent greets), "start" (root, mounts, rights, the function's process),
- * "ready".
+ * process), "start" (cgroup joined, root, mounts, rights, the function's process), "ready".
  */
 extern const struct kn_sandbox_ops kn_sandbox_ns;
 

@@ -72,9 +72,9 @@ static void http_function_serves_warm_requests(void **state)
 	c.cwd = "/work/here";
 	c.ready_path = "/ready";
 	start(&g, &c);
-	assert_int_equal(g.sb->n_phases, 4);
+	assert_int_equal(g.sb->n_phases, 3);
 	assert_string_equal(g.sb->phases[0].name, "spawn");
-	assert_string_equal(g.sb->phases[3].name, "ready");
+	assert_string_equal(g.sb->phases[2].name, "ready");
 	for (int i = 0; i < 20; i++) {
 		guest_ask(&g, "GET", "/", NULL, 0, &r);
 		assert_int_equal(r.status, 200);

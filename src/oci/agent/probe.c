@@ -1,6 +1,6 @@
 /*
  * Is the function ready? Contract HTTP: its port accepts, and where a path is given GET answers 2xx.
- * Tried often at first, since many functions are ready within milliseconds.
+ * Tried often at first, since many functions are ready within a millisecond.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -13,13 +13,13 @@
 
 #include "oci/agent/agent.h"
 
-enum { FIRST_WAIT_MS = 5, LONGEST_WAIT_MS = 100, ANSWER_MS = 5000 };
+enum { FIRST_WAIT_NS = 200 * 1000, LONGEST_WAIT_NS = 100 * 1000 * 1000, ANSWER_MS = 5000 };
 
 struct probe {
 	struct kn_agent *agent;
 	struct kn_timer again;          /* the next try, or the end of the wait for an answer */
 	uint64_t deadline_ns;
-	uint64_t wait_ms;
+	uint64_t wait_ns;
 	struct kn_watch watch;          /* a connection under way */
 	struct kn_http_client *client;
 	int status;                     /* of this try's answer; 0: none yet */
@@ -91,8 +91,8 @@ static void try_again(struct probe *p)
 		return;
 	}
 	(void)!kn_timer_start(p->agent->loop, &p->again,
-	                      kn_min(now + p->wait_ms * KN_NS_PER_MS, p->deadline_ns), NULL);
-	p->wait_ms = kn_min(p->wait_ms * 3 / 2, (uint64_t)LONGEST_WAIT_MS);
+	                      kn_min(now + p->wait_ns, p->deadline_ns), NULL);
+	p->wait_ns = kn_min(p->wait_ns * 3 / 2, (uint64_t)LONGEST_WAIT_NS);
 }
 
 static void not_listening(struct probe *p, int code)
@@ -221,7 +221,7 @@ int probe_start(struct kn_agent *a, struct kn_err *err)
 	p->agent = a;
 	p->watch.fd = -1;
 	p->again.call = on_again;
-	p->wait_ms = FIRST_WAIT_MS;
+	p->wait_ns = FIRST_WAIT_NS;
 	p->deadline_ns = kn_now_ns() + a->fn.ready_timeout_ms * KN_NS_PER_MS;
 	snprintf(p->last, sizeof(p->last), "not tried yet");
 	int r = kn_timer_start(a->loop, &p->again, kn_now_ns(), err);

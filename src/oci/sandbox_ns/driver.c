@@ -214,7 +214,6 @@ static void on_hello(void *arg)
 
 	if (b->state != BOOTING)
 		return;
-	note_phase(b, "boot");
 	b->state = STARTING;
 	if (arm(b, on_ready_time, b->ready_timeout_ms + READY_EXTRA_MS, &err) < 0)
 		end(b, &err);
