@@ -21,6 +21,21 @@ static char kernel[512], initramfs[512];
 static const void *driver;
 static unsigned number;
 
+/*
+ * What a case began, apart from the variables of its own: when a check fails, those are gone with its
+ * stack, and what still runs must not be told about.
+ */
+static struct live {
+	struct kn_sandbox *sb; /* NULL: it has ended */
+	struct guest *guest;   /* NULL: nobody listens any more */
+	char run_dir[128];
+} lives[32];
+
+static struct ask {
+	struct kn_http_client *client; /* NULL: this place is free */
+	struct reply *reply;
+} asks[16];
+
 /* ---- image --------------------------------------------------------------------------------- */
 
 static void put(const char *name, const char *text, mode_t mode)
@@ -38,8 +53,9 @@ static void run(const char *const *argv)
 	pid_t pid;
 	int status;
 
-	assert_ok(kn_find_program(argv[0], "/usr/bin:/bin:/usr/sbin:/sbin", program, sizeof(program),
-	                          &err), &err);
+	assert_ok(kn_find_program(argv[0], "/usr/bin:/bin:/usr/sbin:/sbin", program,
+				  sizeof(program), &err),
+		  &err);
 	struct kn_spawn_config c = { .path = program, .argv = argv };
 	assert_ok(kn_spawn(&c, &pid, NULL, &err), &err);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -80,7 +96,7 @@ static void make_image(const char *build, const char *const *programs)
 }
 
 int guest_setup_with(const char *build, const struct kn_sandbox_ops *ops, const void *with,
-                     const char *const *programs)
+		     const char *const *programs)
 {
 	struct kn_err err = KN_ERR_INIT;
 
@@ -120,14 +136,17 @@ void guest_teardown(void)
 static void on_ready(struct kn_sandbox *sb, void *arg)
 {
 	(void)sb;
-	((struct guest *)arg)->ready = true;
+	if (((struct live *)arg)->guest)
+		((struct live *)arg)->guest->ready = true;
 }
 
 static void on_log(struct kn_sandbox *sb, enum kn_stream stream, struct kn_view line, void *arg)
 {
-	struct guest *g = arg;
+	struct guest *g = ((struct live *)arg)->guest;
 
 	(void)sb;
+	if (!g)
+		return;
 	assert_true(line.len <= 4096);
 	kn_buf_add_view(&g->log[stream], line);
 	kn_buf_adds(&g->log[stream], "\n");
@@ -135,9 +154,13 @@ static void on_log(struct kn_sandbox *sb, enum kn_stream stream, struct kn_view 
 
 static void on_ended(struct kn_sandbox *sb, const struct kn_err *why, void *arg)
 {
-	struct guest *g = arg;
+	struct live *l = arg;
+	struct guest *g = l->guest;
 
-	assert_ptr_equal(sb, g->sb);
+	assert_ptr_equal(sb, l->sb);
+	l->sb = NULL;
+	if (!g)
+		return;
 	assert_false(g->ended);
 	g->ended = true;
 	g->why = *why;
@@ -149,14 +172,14 @@ struct kn_sandbox_config guest_config(const char *const *argv)
 
 	snprintf(image, sizeof(image), "%s/image.erofs", guest_folder);
 	return (struct kn_sandbox_config){ .image = image,
-		                           .argv = argv,
-		                           .contract = KN_CONTRACT_HTTP,
-		                           .port = 8080,
-		                           .memory_bytes = UINT64_C(128) << 20,
-		                           .vcpus = 1,
-		                           .boot_timeout_ms = GUEST_SECONDS * 1000,
-		                           .ready_timeout_ms = GUEST_SECONDS * 1000,
-		                           .max_reply_bytes = UINT64_C(64) << 20 };
+					   .argv = argv,
+					   .contract = KN_CONTRACT_HTTP,
+					   .port = 8080,
+					   .memory_bytes = UINT64_C(128) << 20,
+					   .vcpus = 1,
+					   .boot_timeout_ms = GUEST_SECONDS * 1000,
+					   .ready_timeout_ms = GUEST_SECONDS * 1000,
+					   .max_reply_bytes = UINT64_C(64) << 20 };
 }
 
 void guest_wait(const bool *flag)
@@ -170,10 +193,21 @@ void guest_wait(const bool *flag)
 	}
 }
 
+static struct live *free_place(void)
+{
+	for (size_t i = 0; i < KN_ARRAY_LEN(lives); i++)
+		if (!lives[i].sb)
+			return &lives[i];
+	fail_msg("more than %zu guests at once", KN_ARRAY_LEN(lives));
+	return NULL;
+}
+
 void guest_start(struct guest *g, struct kn_sandbox_config *config)
 {
-	struct kn_sandbox_events events = { .ready = on_ready, .log = on_log, .ended = on_ended,
-		                            .arg = g };
+	struct live *l = free_place();
+	struct kn_sandbox_events events = {
+		.ready = on_ready, .log = on_log, .ended = on_ended, .arg = l
+	};
 	struct kn_err err = KN_ERR_INIT;
 	char id[32];
 
@@ -183,11 +217,43 @@ void guest_start(struct guest *g, struct kn_sandbox_config *config)
 	assert_int_equal(mkdir(g->run_dir, 0700), 0);
 	config->id = id;
 	config->run_dir = g->run_dir;
-	assert_ok(guest_ops->start(guest_loop, driver, config, &events, &g->sb, &err),
-	          &err);
+	*l = (struct live){ .guest = g };
+	memcpy(l->run_dir, g->run_dir, sizeof(l->run_dir));
+	assert_ok(guest_ops->start(guest_loop, driver, config, &events, &l->sb, &err), &err);
+	g->sb = l->sb;
 	uint64_t end = kn_now_ns() + GUEST_SECONDS * KN_NS_PER_S;
 	while (!g->ready && !g->ended && kn_now_ns() < end)
 		assert_true(kn_loop_once(guest_loop, 1000) >= 0);
+}
+
+static bool any_alive(void)
+{
+	bool alive = false;
+
+	for (size_t i = 0; i < KN_ARRAY_LEN(lives); i++)
+		alive = alive || lives[i].sb;
+	return alive;
+}
+
+int guest_clean(void **state)
+{
+	uint64_t end = kn_now_ns() + GUEST_SECONDS * KN_NS_PER_S;
+
+	(void)state;
+	for (size_t i = 0; i < KN_ARRAY_LEN(asks); i++)
+		kn_http_client_free(asks[i].client);
+	memset(asks, 0, sizeof(asks));
+	for (size_t i = 0; i < KN_ARRAY_LEN(lives); i++) {
+		lives[i].guest = NULL;
+		if (lives[i].sb)
+			guest_ops->stop(lives[i].sb, 0);
+	}
+	while (any_alive() && kn_now_ns() < end)
+		(void)kn_loop_once(guest_loop, 100);
+	for (size_t i = 0; i < KN_ARRAY_LEN(lives); i++)
+		if (lives[i].run_dir[0] && !lives[i].sb)
+			(void)!kn_remove_tree(AT_FDCWD, lives[i].run_dir, NULL);
+	return any_alive() ? -1 : 0;
 }
 
 /* ---- nothing left -------------------------------------------------------------------------- */
@@ -244,40 +310,53 @@ bool log_has(const struct guest *g, enum kn_stream stream, const char *text)
 static void on_head(struct kn_http_client *c, const struct kn_http_head *head, void *arg)
 {
 	(void)c;
-	((struct reply *)arg)->status = head->status;
+	((struct ask *)arg)->reply->status = head->status;
 }
 
 static void on_data(struct kn_http_client *c, struct kn_view data, void *arg)
 {
 	(void)c;
-	kn_buf_add_view(&((struct reply *)arg)->body, data);
+	kn_buf_add_view(&((struct ask *)arg)->reply->body, data);
 }
 
 static void on_end(struct kn_http_client *c, bool reusable, void *arg)
 {
-	struct reply *r = arg;
+	struct ask *a = arg;
 
 	(void)reusable;
-	r->complete = r->done = true;
+	a->reply->complete = a->reply->done = true;
+	*a = (struct ask){ NULL, NULL };
 	kn_http_client_free(c);
 }
 
 static void on_failed(struct kn_http_client *c, const struct kn_err *err, void *arg)
 {
-	struct reply *r = arg;
+	struct ask *a = arg;
 
-	r->err = *err;
-	r->done = true;
+	a->reply->err = *err;
+	a->reply->done = true;
+	*a = (struct ask){ NULL, NULL };
 	kn_http_client_free(c);
 }
 
+static struct ask *free_ask(void)
+{
+	for (size_t i = 0; i < KN_ARRAY_LEN(asks); i++)
+		if (!asks[i].client)
+			return &asks[i];
+	fail_msg("more than %zu requests at once", KN_ARRAY_LEN(asks));
+	return NULL;
+}
+
 struct kn_http_client *guest_begin(struct guest *g, const char *method, const char *path,
-                                   int64_t length, struct reply *ret)
+				   int64_t length, struct reply *ret)
 {
 	static const struct kn_header headers[] = { { KN_VIEW("Host"), KN_VIEW("guest") },
-		                                    { KN_VIEW("X-Test"), KN_VIEW("a b") } };
-	struct kn_http_client_hooks hooks = { .head = on_head, .data = on_data, .end = on_end,
-		                              .failed = on_failed, .arg = ret };
+						    { KN_VIEW("X-Test"), KN_VIEW("a b") } };
+	struct ask *a = free_ask();
+	struct kn_http_client_hooks hooks = {
+		.head = on_head, .data = on_data, .end = on_end, .failed = on_failed, .arg = a
+	};
 	struct kn_http_client *c;
 	struct kn_err err = KN_ERR_INIT;
 	int fd;
@@ -285,12 +364,13 @@ struct kn_http_client *guest_begin(struct guest *g, const char *method, const ch
 	*ret = (struct reply){ .status = 0 };
 	assert_ok(guest_ops->connect(g->sb, &fd, &err), &err);
 	assert_ok(kn_http_client_new(guest_loop, fd, &c, &err), &err);
+	*a = (struct ask){ c, ret };
 	kn_http_client_begin(c, kn_view_of(method), kn_view_of(path), headers, 2, length, &hooks);
 	return c;
 }
 
 void guest_ask(struct guest *g, const char *method, const char *path, const void *body, size_t len,
-               struct reply *ret)
+	       struct reply *ret)
 {
 	struct kn_http_client *c = guest_begin(g, method, path, (int64_t)len, ret);
 

@@ -40,6 +40,14 @@ void guest_wait(const bool *flag);
 
 /** Stop it and check that nothing is left behind. */
 void guest_stop(struct guest *g, uint64_t grace_ms);
+/**
+ * Teardown of every case: end what it left running. After a failed check this is what keeps the next
+ * cases from stumbling over its guest.
+ */
+int guest_clean(void **state);
+/** A case that cleans up. */
+#define guest_test(f) cmocka_unit_test_teardown(f, guest_clean)
+
 /** The same for one that ended already. */
 void guest_check_gone(struct guest *g);
 
