@@ -28,8 +28,10 @@ enum kn_scope {
 	KN_SCOPE_IMAGE_READ = 1 << 3,      /* image:read       list, pull */
 	KN_SCOPE_IMAGE_WRITE = 1 << 4,     /* image:write      import, push, remove */
 	KN_SCOPE_NODE_READ = 1 << 5,       /* node:read        doctor, node, metrics */
-	KN_SCOPE_ADMIN = 1 << 6,           /* admin            clients; holds every other scope */
-	KN_SCOPE_ALL = (1 << 7) - 1,
+	KN_SCOPE_SECRET_READ = 1 << 6,     /* secret:read      names of secrets */
+	KN_SCOPE_SECRET_WRITE = 1 << 7,    /* secret:write     set and remove secrets */
+	KN_SCOPE_ADMIN = 1 << 8,           /* admin            clients; holds every other scope */
+	KN_SCOPE_ALL = (1 << 9) - 1,
 };
 
 /** Scope names joined by blanks into out. */

@@ -15,6 +15,7 @@
 #include "base/work.h"
 #include "faas/auth.h"
 #include "faas/function.h"
+#include "faas/secret.h"
 #include "faas/store.h"
 
 struct kn_control;
@@ -26,6 +27,7 @@ struct kn_control_config {
 	struct kn_loop *loop;
 	struct kn_store *store;
 	struct kn_auth *auth;
+	struct kn_secrets *secrets;
 	struct kn_work *work;
 	struct kn_engine *engine;
 	struct kn_images *images;     /* oci/image.h */

@@ -1,6 +1,6 @@
 /*
- * What the node remembers across restarts and power cuts: functions, clients, settings; each a
- * name and a text, in SQLite. Changes are acknowledged after they are on the disk, and many share
+ * What the node remembers across restarts and power cuts: functions, clients, settings,
+ * secrets; each a name and a text, in SQLite. Changes are acknowledged after they are on the disk, and many share
  * one sync (group commit in a thread of the store), so the loop never waits for a disk. Written by
  * control and auth, read at start. Serves the event flow.
  *
@@ -16,7 +16,7 @@
 
 struct kn_store;
 
-enum kn_table { KN_TABLE_FUNCTION, KN_TABLE_CLIENT, KN_TABLE_SETTING };
+enum kn_table { KN_TABLE_FUNCTION, KN_TABLE_CLIENT, KN_TABLE_SETTING, KN_TABLE_SECRET };
 
 enum {
 	KN_STORE_MAX_NAME = 255,          /* bytes */

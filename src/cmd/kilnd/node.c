@@ -236,6 +236,8 @@ static int open_state_parts(struct kn_node *n, struct kn_err *err)
 	if (r == 0)
 		r = open_auth(n, err);
 	if (r == 0)
+		r = kn_secrets_open(n->store, n->state_fd, &n->secrets, err);
+	if (r == 0)
 		r = kn_images_open(&images, &n->images, err);
 	if (r == 0 && kn_images_trouble(n->images))
 		kn_log(KN_WARN, "images are left out", KN_S("why", kn_images_trouble(n->images)));
@@ -267,6 +269,7 @@ static int open_control(struct kn_node *n, struct kn_err *err)
 	config.loop = n->loop;
 	config.store = n->store;
 	config.auth = n->auth;
+	config.secrets = n->secrets;
 	config.work = n->work;
 	config.engine = n->engine;
 	config.images = n->images;
@@ -480,6 +483,7 @@ void kn_node_close(struct kn_node *n)
 	kn_work_free(n->work);
 	kn_store_close(n->store);
 	kn_control_free(n->control);
+	kn_secrets_free(n->secrets);
 	kn_auth_free(n->auth);
 	kn_engine_free(n->engine);
 	kn_images_close(n->images);

@@ -26,6 +26,7 @@ struct kn_node {
 	struct kn_work *work;
 	struct kn_store *store;
 	struct kn_auth *auth;
+	struct kn_secrets *secrets;
 	struct kn_images *images;
 	struct kn_engine *engine;
 	struct kn_control *control;

@@ -6,7 +6,7 @@
 /* In the order of enum kn_scope's bits. */
 static const char *const NAMES[] = {
 	"function:read", "function:write", "function:invoke", "image:read", "image:write",
-	"node:read",     "admin",
+	"node:read",     "secret:read",    "secret:write",    "admin",
 };
 
 void kn_scope_text(uint32_t scopes, char out[KN_SCOPE_TEXT])

@@ -150,13 +150,16 @@ const char *image_user(const struct kn_image *image, void *arg)
 
 static int hand_over(struct change *ch, struct kn_err *err)
 {
-	struct kn_engine_image launch;
+	struct kn_engine_image launch = { .path = NULL };
 	struct kn_arena arena;
 
 	kn_arena_init(&arena);
 	int r = launch_make(&arena, ch->fn, ch->image, ch->path, &launch, err);
 	if (r == 0)
+		r = launch_secrets(&arena, ch->fn, ch->ctl->config.secrets, &launch, err);
+	if (r == 0)
 		r = kn_engine_put(ch->ctl->config.engine, ch->fn, &launch, err);
+	launch_wipe(&launch);
 	kn_arena_fini(&arena);
 	return r;
 }
@@ -271,11 +274,14 @@ static void with_image(struct change *ch)
 
 static int check_program(const struct change *ch, struct kn_err *err)
 {
-	struct kn_engine_image launch;
+	struct kn_engine_image launch = { .path = NULL };
 	struct kn_arena arena;
 
 	kn_arena_init(&arena);
 	int r = launch_make(&arena, ch->fn, ch->image, "", &launch, err);
+	if (r == 0)
+		r = launch_secrets(&arena, ch->fn, ch->ctl->config.secrets, &launch, err);
+	launch_wipe(&launch);
 	kn_arena_fini(&arena);
 	return r;
 }
@@ -307,10 +313,6 @@ static int check(struct change *ch, bool *ret_raw, struct kn_err *err)
 {
 	struct kn_control *ctl = ch->ctl;
 
-	if (ch->fn->secrets.n > 0)
-		return kn_fail(err, EINVAL, "there is no secret '%s': this node keeps no secrets; "
-		                            "pass the value as an environment variable",
-		               ch->fn->secrets.at[0]);
 	const struct kn_engine_class *class = kn_engine_class(ctl->config.engine, ch->fn->class);
 	if (ch->fn->class_given && !class->ops)   /* before the image: it would not help */
 		return kn_engine_check(ctl->config.engine, ch->fn, err);
@@ -398,6 +400,44 @@ void change_refresh(struct kn_control *ctl, const struct kn_image *image)
 		if (fn)
 			change_start(ctl, NULL, fn, kind);
 	}
+}
+
+/* ---- secrets -------------------------------------------------------------------------------- */
+
+static bool names(const struct kn_function *fn, const char *secret)
+{
+	for (size_t i = 0; fn && i < fn->secrets.n; i++) {
+		if (strcmp(fn->secrets.at[i], secret) == 0)
+			return true;
+	}
+	return false;
+}
+
+void change_reload(struct kn_control *ctl, const char *secret)
+{
+	for (size_t i = 0; i < ctl->n_entries; i++) {
+		const struct entry *e = &ctl->entries[i];
+		if (!names(e->fn, secret))
+			continue;
+		const enum change_kind kind = e->why ? CHANGE_RESTORE : CHANGE_REFRESH;
+		struct kn_function *fn = parsed_again(e->fn);
+		if (fn)
+			change_start(ctl, NULL, fn, kind);
+	}
+}
+
+const char *secret_user(const struct kn_control *ctl, const char *secret)
+{
+	for (size_t i = 0; i < ctl->n_entries; i++) {
+		const struct entry *e = &ctl->entries[i];
+		if (names(e->fn, secret) || names(e->old_fn, secret))
+			return e->fn->name;
+	}
+	for (const struct change *ch = ctl->changes; ch; ch = ch->next) {
+		if (names(ch->fn, secret))
+			return ch->fn->name;
+	}
+	return NULL;
 }
 
 /* ---- what cannot be called ------------------------------------------------------------------ */

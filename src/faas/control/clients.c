@@ -1,48 +1,8 @@
-#include <errno.h>
-#include <stdlib.h>
-
 #include "faas/control/private.h"
 
 void list_clients(const struct call *c)
 {
 	kn_reply_json(c->x, 200, kn_client_list(c->ctl->config.auth));
-}
-
-/* A reply that waits for the store; the client may leave before. */
-struct waiting {
-	struct kn_http_exchange *x;
-};
-
-static void on_gone(struct kn_http_exchange *x, void *arg)
-{
-	struct waiting *w = arg;
-
-	(void)x;
-	w->x = NULL;
-}
-
-static struct waiting *wait_new(struct kn_http_exchange *x)
-{
-	struct waiting *w = calloc(1, sizeof(*w));
-
-	if (!w) {
-		kn_reply_error(x, 503, "out of memory", "try again soon");
-		return NULL;
-	}
-	w->x = x;
-	kn_http_set_hooks(x, &(struct kn_http_hooks){ .gone = on_gone, .arg = w });
-	return w;
-}
-
-static struct kn_http_exchange *wait_end(struct waiting *w)
-{
-	static const struct kn_http_hooks none;
-	struct kn_http_exchange *x = w->x;
-
-	free(w);
-	if (x)
-		kn_http_set_hooks(x, &none);
-	return x;
 }
 
 static void on_made(const char *client_id, const char *secret, const struct kn_err *err, void *arg)
@@ -74,7 +34,7 @@ static void add_parsed(const struct call *c, const json_t *body)
 		kn_reply_fail(c->x, &err, "send {\"description\": \"...\", \"scope\": \"function:invoke\"}");
 		return;
 	}
-	struct waiting *w = wait_new(c->x);
+	struct waiting *w = wait_new(c->ctl, c->x);
 	if (!w)
 		return;
 	if (kn_client_add(c->ctl->config.auth, kn_view_of(description), scopes, on_made, w, &err) < 0) {
@@ -103,7 +63,7 @@ static void on_removed(const struct kn_err *err, void *arg)
 void remove_client(const struct call *c)
 {
 	struct kn_err err = KN_ERR_INIT;
-	struct waiting *w = wait_new(c->x);
+	struct waiting *w = wait_new(c->ctl, c->x);
 
 	if (!w)
 		return;

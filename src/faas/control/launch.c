@@ -4,7 +4,13 @@
 
 #include "faas/control/private.h"
 
-enum { MAX_WORDS = 64 };
+enum {
+	MAX_WORDS = 64,
+	MAX_SECRETS = 128 * 1024,   /* bytes; they reach a guest in one message */
+};
+
+/* Where OpenFaaS puts them. */
+static const char SECRETS_DIR[] = "/var/openfaas/secrets";
 
 static int no_memory(struct kn_err *err)
 {
@@ -134,4 +140,71 @@ int launch_make(struct kn_arena *arena, const struct kn_function *fn, const stru
 	}
 	*ret = out;
 	return 0;
+}
+
+/* ---- secrets ------------------------------------------------------------------------------- */
+
+static int check_files(const struct kn_function *fn, struct kn_err *err)
+{
+	if (fn->secrets.n == 0 || fn->class == KN_CLASS_MICROVM || fn->class == KN_CLASS_CONTAINER)
+		return 0;
+	return kn_fail(err, EINVAL, "secret '%s': a function of class %s has no files, where "
+	                            "secrets would be; deploy it without",
+	               fn->secrets.at[0], kn_class_name(fn->class));
+}
+
+static int read_secret(struct kn_arena *arena, const struct kn_secrets *secrets, const char *name,
+                       struct kn_sandbox_file *ret, struct kn_err *err)
+{
+	kn_auto(kn_buf_fini) struct kn_buf value = KN_BUF_INIT;
+
+	int r = kn_secrets_read(secrets, kn_view_of(name), &value, err);
+	if (r == -ENOENT)
+		r = -(err->code = EINVAL);   /* 404 would say that the function is unknown */
+	if (r < 0)
+		return r;
+	ret->path = kn_arena_printf(arena, "%s/%s", SECRETS_DIR, name);
+	ret->bytes.ptr = kn_arena_copy(arena, value.ptr, value.len);
+	ret->bytes.len = ret->bytes.ptr ? value.len : 0;
+	ret->mode = 0440;
+	if (value.ptr)
+		explicit_bzero(value.ptr, value.len);
+	return ret->path && ret->bytes.ptr ? 0 : no_memory(err);
+}
+
+int launch_secrets(struct kn_arena *arena, const struct kn_function *fn,
+                   const struct kn_secrets *secrets, struct kn_engine_image *ret,
+                   struct kn_err *err)
+{
+	struct kn_err unheard = KN_ERR_INIT;
+	size_t bytes = 0;
+
+	if (!err)
+		err = &unheard;
+	int r = check_files(fn, err);
+	if (r < 0 || fn->secrets.n == 0)
+		return r;
+	struct kn_sandbox_file *files = kn_arena_alloc(arena, fn->secrets.n * sizeof(*files));
+	if (!files)
+		return no_memory(err);
+	ret->files = files;
+	for (size_t i = 0; i < fn->secrets.n; i++) {
+		r = read_secret(arena, secrets, fn->secrets.at[i], &files[i], err);
+		if (r < 0)
+			return r;
+		ret->n_files = i + 1;
+		bytes += files[i].bytes.len;
+	}
+	if (bytes > MAX_SECRETS)
+		return kn_fail(err, EINVAL, "the secrets of '%s' have %zu bytes together, at most %d "
+		                            "fit into one function",
+		               fn->name, bytes, MAX_SECRETS);
+	return 0;
+}
+
+void launch_wipe(struct kn_engine_image *image)
+{
+	for (size_t i = 0; i < image->n_files; i++)
+		explicit_bzero((char *)(uintptr_t)image->files[i].bytes.ptr,
+		               image->files[i].bytes.len);
 }

@@ -82,7 +82,7 @@ enum change_kind {
 	CHANGE_CREATE,
 	CHANGE_UPDATE,
 	CHANGE_RESTORE,        /* as it is stored, at a start */
-	CHANGE_REFRESH,        /* to the image that now has its image's name */
+	CHANGE_REFRESH,        /* to the image that now has its image's name, or a secret set anew */
 };
 
 /** Carry a change out, from its check to its answer. Takes fn over. x is NULL when restoring. */
@@ -95,6 +95,12 @@ void change_rolled(struct kn_function *fn, const struct kn_err *why, void *arg);
 
 /** Move functions that use, or wait for, another image of this name to this one. */
 void change_refresh(struct kn_control *ctl, const struct kn_image *image);
+
+/** Roll out the functions that name a secret, which was set. */
+void change_reload(struct kn_control *ctl, const char *secret);
+
+/** The name of a function that names the secret, or is about to; NULL: none. */
+const char *secret_user(const struct kn_control *ctl, const char *secret);
 
 /** The name of a function that uses the image, or is about to; NULL: none. arg is the control. */
 const char *image_user(const struct kn_image *image, void *arg);
@@ -122,6 +128,30 @@ kn_must_use int launch_make(struct kn_arena *arena, const struct kn_function *fn
                             const struct kn_image *image, const char *path,
                             struct kn_engine_image *ret, struct kn_err *err);
 
+/**
+ * The secrets that fn names, as files, into ret. launch_wipe() them, whatever this returns.
+ *
+ * Errors  EINVAL there is none of that name, the class has no files, or they are too large
+ */
+kn_must_use int launch_secrets(struct kn_arena *arena, const struct kn_function *fn,
+                               const struct kn_secrets *secrets, struct kn_engine_image *ret,
+                               struct kn_err *err);
+void launch_wipe(struct kn_engine_image *image);
+
+/* ---- a reply that waits for the store (wait.c) --------------------------------------------- */
+
+struct waiting {
+	struct kn_control *ctl;
+	struct kn_http_exchange *x;    /* NULL: the client left */
+	char name[KN_SECRET_NAME_MAX + 1];   /* the caller's */
+};
+
+/** NULL after answering. */
+struct waiting *wait_new(struct kn_control *ctl, struct kn_http_exchange *x);
+
+/** Frees it; the exchange to answer, or NULL. */
+struct kn_http_exchange *wait_end(struct waiting *w);
+
 /* ---- handlers ------------------------------------------------------------------------------ */
 
 void list_functions(const struct call *c);
@@ -135,6 +165,11 @@ void scale_function(const struct call *c);
 void list_images(const struct call *c);
 void import_image(const struct call *c);
 void remove_image(const struct call *c);
+
+void list_secrets(const struct call *c);
+void create_secret(const struct call *c);
+void update_secret(const struct call *c);
+void remove_secret(const struct call *c);
 
 void read_logs(const struct call *c);
 

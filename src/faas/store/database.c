@@ -28,6 +28,8 @@ static const char *const MIGRATIONS[] = {
 	"ALTER TABLE function ADD COLUMN sum INTEGER; UPDATE function SET sum = kn_sum(name, value);"
 	"ALTER TABLE client ADD COLUMN sum INTEGER; UPDATE client SET sum = kn_sum(name, value);"
 	"ALTER TABLE setting ADD COLUMN sum INTEGER; UPDATE setting SET sum = kn_sum(name, value);",
+	"CREATE TABLE secret (name TEXT PRIMARY KEY, value TEXT NOT NULL, changed INTEGER NOT NULL,"
+	" sum INTEGER) STRICT;",
 };
 
 /* enum kn_table, enum db_query */
@@ -43,9 +45,10 @@ static const char *const QUERIES[DB_TABLES][DB_QUERIES] = {
 	QUERIES_OF("function"),
 	QUERIES_OF("client"),
 	QUERIES_OF("setting"),
+	QUERIES_OF("secret"),
 };
 
-static const char *const TABLES[DB_TABLES] = { "function", "client", "setting" };
+static const char *const TABLES[DB_TABLES] = { "function", "client", "setting", "secret" };
 
 static int errno_of(int code)
 {

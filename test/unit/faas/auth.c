@@ -1369,7 +1369,7 @@ static void metadata_names_the_endpoints(void **state)
 	assert_string_equal(json_string_value(json_object_get(o, "issuer")), ISSUER);
 	assert_string_equal(json_string_value(json_object_get(o, "token_endpoint")),
 	                    "http://127.0.0.1:8080/oauth/token");
-	assert_int_equal(json_array_size(json_object_get(o, "scopes_supported")), 7);
+	assert_int_equal(json_array_size(json_object_get(o, "scopes_supported")), 9);
 }
 
 int main(void)

@@ -22,6 +22,7 @@ struct fixture {
 	struct kn_store *store;
 	struct kn_work *work;
 	struct kn_auth *auth;
+	struct kn_secrets *secrets;
 	struct kn_images *images;
 	struct kn_engine *engine;
 	struct kn_control *ctl;
@@ -111,6 +112,7 @@ static int try_control(struct fixture *f, struct kn_err *err)
 	config.loop = f->probe.loop;
 	config.store = f->store;
 	config.auth = f->auth;
+	config.secrets = f->secrets;
 	config.work = f->work;
 	config.engine = f->engine;
 	config.images = f->images;
@@ -131,6 +133,7 @@ static void start_node(struct fixture *f)
 	assert_ok(kn_store_open(&store, &f->store, &err), &err);
 	assert_ok(kn_work_new(f->probe.loop, &KN_WORK_DEFAULTS, &f->work, &err), &err);
 	start_auth(f);
+	assert_ok(kn_secrets_open(f->store, f->dir, &f->secrets, &err), &err);
 	open_images(f);
 	start_engine(f);
 	assert_ok(try_control(f, &err), &err);
@@ -155,6 +158,7 @@ static void stop_node(struct fixture *f)
 	kn_work_free(f->work);
 	kn_store_close(f->store);
 	kn_control_free(f->ctl);
+	kn_secrets_free(f->secrets);
 	kn_auth_free(f->auth);
 	kn_engine_free(f->engine);
 	kn_images_close(f->images);
@@ -293,6 +297,10 @@ static void only_open_paths_need_no_caller(void **state)
 		{ "DELETE", "/system/functions" },
 		{ "GET", "/system/function/x" },
 		{ "POST", "/system/scale-function/x" },
+		{ "GET", "/system/secrets" },
+		{ "POST", "/system/secrets" },
+		{ "PUT", "/system/secrets" },
+		{ "DELETE", "/system/secrets" },
 		{ "GET", "/system/logs?name=x" },
 		{ "GET", "/system/info" },
 		{ "GET", "/system/namespaces" },
@@ -336,6 +344,10 @@ static void each_path_has_its_scope(void **state)
 		{ "DELETE", "/system/functions", KN_SCOPE_FUNCTION_WRITE },
 		{ "GET", "/system/function/x", KN_SCOPE_FUNCTION_READ },
 		{ "POST", "/system/scale-function/x", KN_SCOPE_FUNCTION_WRITE },
+		{ "GET", "/system/secrets", KN_SCOPE_SECRET_READ },
+		{ "POST", "/system/secrets", KN_SCOPE_SECRET_WRITE },
+		{ "PUT", "/system/secrets", KN_SCOPE_SECRET_WRITE },
+		{ "DELETE", "/system/secrets", KN_SCOPE_SECRET_WRITE },
 		{ "GET", "/system/logs?name=x", KN_SCOPE_FUNCTION_READ },
 		{ "GET", "/kiln/v1/images", KN_SCOPE_IMAGE_READ },
 		{ "DELETE", "/kiln/v1/images?name=x", KN_SCOPE_IMAGE_WRITE },
@@ -417,7 +429,7 @@ static void document_agrees_with_the_routes(void **state)
 			operations++;
 		}
 	}
-	assert_int_equal(operations, 26);   /* as many as route.c has methods */
+	assert_int_equal(operations, 30);   /* as many as route.c has methods */
 }
 
 /* ---- functions ----------------------------------------------------------------------------- */
@@ -490,7 +502,7 @@ static void bad_deployments_say_what_to_do(void **state)
 		{ "{\"service\":\"x\",\"image\":\"de noise\"}", 400, "blank" },
 		{ "{\"service\":\"x\",\"image\":\"Denoise:::\"}", 400, "Denoise" },
 		{ "{\"service\":\"x\",\"image\":\"denoise:1\",\"secrets\":[\"key\"]}", 400,
-		  "no secret 'key'" },
+		  "secret 'key': a function of class bare has no files" },
 		{ "{\"service\":\"x\",\"image\":\"denoise:1\",\"namespace\":\"other\"}", 400,
 		  "no namespace" },
 		{ "{\"service\":\"x\",\"image\":\"denoise:1\",\"annotations\":{\"kiln.class\":"
@@ -643,6 +655,131 @@ static void container_image_gets_its_root_file_system_at_deploy(void **state)
 	assert_reply_has(&f->probe, "rootfsBytes");
 	stop_node(f);
 	start_node(f);
+	assert_int_equal(kn_engine_count(f->engine), 1);
+}
+
+/* ---- secrets ------------------------------------------------------------------------------- */
+
+static struct {
+	char path[64], text[64];
+	unsigned mode;
+	size_t n;
+} file;
+
+static void note_file(const struct kn_sandbox_config *c, void *arg)
+{
+	(void)arg;
+	file.n = c->n_files;
+	if (file.n == 0)
+		return;
+	file.mode = c->files[0].mode;
+	snprintf(file.path, sizeof(file.path), "%s", c->files[0].path);
+	snprintf(file.text, sizeof(file.text), "%.*s", (int)c->files[0].bytes.len,
+	         c->files[0].bytes.ptr);
+}
+
+static void secrets_are_set_listed_and_removed(void **state)
+{
+	struct fixture *f = *state;
+	static const struct {
+		const char *method, *body;
+		int status;
+		const char *says;
+	} cases[] = {
+		{ "POST", "{\"name\":\"key\",\"namespace\":\"openfaas-fn\",\"value\":\"hunter2\"}", 201, "" },
+		{ "POST", "{\"name\":\"key\",\"value\":\"x\"}", 409, "kiln secret update" },
+		{ "PUT", "{\"name\":\"key\",\"value\":\"\",\"rawValue\":\"aHVudGVyMw==\"}", 200, "" },
+		{ "PUT", "{\"name\":\"none\",\"value\":\"x\"}", 404, "kiln secret create" },
+		{ "POST", "{\"name\":\"b\",\"rawValue\":\"AAEC\"}", 201, "" },
+		{ "POST", "{\"name\":\"c\",\"rawValue\":\"A=A\"}", 400, "not base64" },
+		{ "POST", "{\"name\":\"c\",\"rawValue\":\"AAEC\",\"value\":\"x\"}", 400, "not both" },
+		{ "POST", "{\"name\":\"c\"}", 400, "neither" },
+		{ "POST", "{\"name\":\"c\",\"value\":1}", 400, "string" },
+		{ "POST", "{\"value\":\"x\"}", 400, "name" },
+		{ "POST", "{\"name\":\"C\",\"value\":\"x\"}", 400, "lower-case" },
+		{ "POST", "{\"name\":\"c\",\"value\":\"x\",\"namespace\":\"other\"}", 400, "namespace" },
+		{ "DELETE", "{\"name\":\"none\"}", 404, "kiln secret list" },
+		{ "DELETE", "{\"name\":\"b\"}", 202, "" },
+	};
+
+	for (size_t i = 0; i < KN_ARRAY_LEN(cases); i++) {
+		call(f, cases[i].method, "/system/secrets", cases[i].body);
+		if (f->probe.status != cases[i].status || !strstr(f->probe.body, cases[i].says))
+			fail_msg("%s %s: %s", cases[i].method, cases[i].body, f->probe.reply.ptr);
+	}
+	stop_node(f);
+	start_node(f);
+	as_administrator(f);
+	call(f, "GET", "/system/secrets", NULL);
+	assert_status(&f->probe, 200);
+	assert_string_equal(f->probe.body,
+	                    "[{\"name\":\"key\",\"namespace\":\"openfaas-fn\"}]\n");
+}
+
+static const char WEB[] = "{\"service\":\"web\",\"image\":\"web:1\",\"secrets\":[\"key\"],"
+			  "\"labels\":{\"com.openfaas.scale.min\":\"1\"}}";
+
+static void function_gets_its_secrets_as_files(void **state)
+{
+	struct fixture *f = *state;
+
+	import_container(f);
+	call(f, "POST", "/system/functions", WEB);
+	assert_status(&f->probe, 400);
+	assert_reply_has(&f->probe, "make it with: kiln secret create key");
+	call(f, "POST", "/system/secrets", "{\"name\":\"key\",\"value\":\"hunter2\"}");
+	f->fake.started = note_file;
+	call(f, "POST", "/system/functions", WEB);
+	assert_status(&f->probe, 202);
+	assert_string_equal(file.path, "/var/openfaas/secrets/key");
+	assert_string_equal(file.text, "hunter2");
+	assert_int_equal(file.mode, 0440);
+	call(f, "DELETE", "/system/secrets", "{\"name\":\"key\"}");
+	assert_status(&f->probe, 409);
+	assert_reply_has(&f->probe, "function 'web' uses secret 'key'");
+	call(f, "GET", "/kiln/v1/functions/web", NULL);
+	assert_null(strstr(f->probe.body, "hunter2"));
+}
+
+static void secret_that_is_set_anew_reaches_new_instances(void **state)
+{
+	struct fixture *f = *state;
+
+	import_container(f);
+	call(f, "POST", "/system/secrets", "{\"name\":\"key\",\"value\":\"hunter2\"}");
+	call(f, "POST", "/system/functions", WEB);
+	for (int i = 0; i < 20; i++)
+		kn_loop_once(f->probe.loop, 1);
+	f->fake.started = note_file;
+	call(f, "PUT", "/system/secrets", "{\"name\":\"key\",\"value\":\"hunter3\"}");
+	assert_status(&f->probe, 200);
+	for (int i = 0; i < 200 && f->fake.starts < 2; i++)
+		kn_loop_once(f->probe.loop, 10);
+	assert_int_equal(f->fake.starts, 2);
+	assert_string_equal(file.text, "hunter3");
+	for (int i = 0; i < 200 && f->fake.ends < 1; i++)
+		kn_loop_once(f->probe.loop, 10);
+	assert_int_equal(f->fake.ends, 1);
+}
+
+static void function_whose_secret_is_lost_comes_back_with_it(void **state)
+{
+	struct fixture *f = *state;
+
+	import_container(f);
+	call(f, "POST", "/system/secrets", "{\"name\":\"key\",\"value\":\"hunter2\"}");
+	call(f, "POST", "/system/functions", WEB);
+	assert_status(&f->probe, 202);
+	stop_node(f);
+	assert_int_equal(unlinkat(f->dir, "secret-key", 0), 0);
+	start_node(f);
+	as_administrator(f);
+	call(f, "GET", "/system/function/web", NULL);
+	assert_reply_has(&f->probe, "set it again with: kiln secret update key");
+	call(f, "PUT", "/system/secrets", "{\"name\":\"key\",\"value\":\"hunter2\"}");
+	assert_status(&f->probe, 200);
+	for (int i = 0; i < 200 && kn_engine_count(f->engine) < 1; i++)
+		kn_loop_once(f->probe.loop, 10);
 	assert_int_equal(kn_engine_count(f->engine), 1);
 }
 
@@ -1306,6 +1443,10 @@ int main(void)
 		CASE(scaling_keeps_instances),
 		CASE(container_image_gets_its_root_file_system_at_deploy),
 		cmocka_unit_test(image_and_deployment_are_merged),
+		CASE(secrets_are_set_listed_and_removed),
+		CASE(function_gets_its_secrets_as_files),
+		CASE(secret_that_is_set_anew_reaches_new_instances),
+		CASE(function_whose_secret_is_lost_comes_back_with_it),
 		CASE(functions_come_back_after_a_restart),
 		CASE(update_that_never_gets_ready_is_taken_back),
 		CASE(update_that_gets_ready_frees_the_image_before_it),
