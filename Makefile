@@ -10,7 +10,7 @@ SOAK_KILLS ?= 200
 export JOBS FUZZ_SECONDS
 
 .DEFAULT_GOAL := all
-.PHONY: all setup demo test unit bench soak lint fuzz format install clean help
+.PHONY: all setup demo test unit bench soak lab lint fuzz format install clean help
 
 all: setup build/build.ninja   ## install what is missing, build into build/
 	ninja -C build -j $(JOBS)
@@ -37,6 +37,9 @@ bench: all                     ## measure, with floors and peers in the same run
 soak: all                      ## a node under load for SOAK_SECONDS (600), then SOAK_KILLS (200) kills
 	test/host/soak.py build --seconds $(SOAK_SECONDS)
 	test/host/survival.py build --kills $(SOAK_KILLS)
+
+lab: all                       ## tests that want another kernel, in a virtual machine
+	meson test -C build --no-rebuild --suite lab --print-errorlogs
 
 lint: setup                    ## static analysis: cppcheck, clang-tidy, gcc -fanalyzer
 	@test/lint

@@ -96,7 +96,10 @@ int kn_mount_open(const char *source, const char *type, struct kn_err *err)
 		return fd;
 	}
 	kn_auto(kn_close) int loop = kn_loop_device(source, device, err);
-	return loop < 0 ? loop : open_once(device, type, err);
+	if (loop < 0)
+		return loop;
+	fd = open_once(device, type, err);
+	return fd < 0 ? kn_while(err, "mount %s", source) : fd;
 }
 
 int kn_mount_copy(int mount_fd, struct kn_err *err)

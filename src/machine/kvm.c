@@ -108,6 +108,13 @@ void kn_vcpu_close(struct kn_vcpu *v)
 	*v = KN_VCPU_NULL;
 }
 
+/*
+ * Ring 3 leaves the guest by output to a port. Hardware and PVM look into the TSS for the permission;
+ * QEMU's emulation of SVM, which the lab runs on, finds no TSS there that it would read (it wants
+ * type 9, a loaded one has 11), and PVM loses the privilege level at the first leaving: so both.
+ */
+#define IOPL_3 (UINT64_C(3) << 12)
+
 void kn_vcpu_long_mode(unsigned ring, uint64_t cr3, uint64_t entry, uint64_t stack,
                        struct kvm_regs *regs, struct kvm_sregs *sregs)
 {
@@ -119,7 +126,7 @@ void kn_vcpu_long_mode(unsigned ring, uint64_t cr3, uint64_t entry, uint64_t sta
 		                          .type = 3, .present = 1, .s = 1, .db = 1, .g = 1,
 		                          .dpl = dpl };
 
-	*regs = (struct kvm_regs){ .rip = entry, .rsp = stack, .rflags = 2 };
+	*regs = (struct kvm_regs){ .rip = entry, .rsp = stack, .rflags = ring ? IOPL_3 | 2 : 2 };
 	*sregs = (struct kvm_sregs){
 		.cs = code, .ds = data, .es = data, .fs = data, .gs = data, .ss = data,
 		.tr = { .limit = 0x67, .type = 11, .present = 1 },

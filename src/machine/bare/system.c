@@ -56,8 +56,9 @@ static void fill_idt(char *at)
 }
 
 /*
- * Ring 3 may use the doorbell and no other port: a bit per port, set forbids. Not by the I/O
- * privilege level, which PVM loses at the first leaving and which would allow every port.
+ * Ring 3 may use the doorbell and no other port: a bit per port, set forbids. Where the I/O privilege
+ * level holds (kn_vcpu_long_mode(); not on PVM) these bits are not asked: there the monitor ends a
+ * guest that uses another port.
  */
 static void fill_tss(char *tss)
 {
