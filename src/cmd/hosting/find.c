@@ -201,15 +201,31 @@ static void choose_unix(struct kn_hosting *h, bool allowed)
 	};
 }
 
-/* Chains run in kiln-nf, between ports; the gateway has no way to call one. */
 static void choose_nf(struct kn_hosting *h)
 {
-	static const char *const parts[] = { "kiln-nf", NULL };
+	static const char *const parts[] = { "root", "cgroups", "kiln-nf", NULL };
+	struct kn_nf_config config = KN_NF_DEFAULTS;
+	struct kn_err err = KN_ERR_INIT;
 
-	h->security[KN_CLASS_NF] = "trusted C in a process of its own";
-	if (has_parts(h, KN_CLASS_NF, parts))
-		refuse(h, KN_CLASS_NF, KN_CLASS_WORKS,
-		       "packet functions answer no HTTP: run a chain with 'kiln-nf run FILE.yaml'");
+	h->security[KN_CLASS_NF] =
+		"trusted C in a process of its own, jailed once its interfaces are open: user, empty "
+		"root, no capabilities, a cgroup";
+	if (!has_parts(h, KN_CLASS_NF, parts))
+		return;
+	config.program = h->nf;
+	config.cgroup = h->qemu.cgroup;
+	config.uid_first = h->qemu.uid_first;
+	config.uid_count = h->qemu.uid_count;
+	if (kn_nf_new(&config, &h->chains, &err) < 0 || kn_sandbox_nf.check(h->chains, &err) < 0) {
+		refuse(h, KN_CLASS_NF, KN_CLASS_LACKS, kn_err_text(&err));
+		return;
+	}
+	h->classes[KN_CLASS_NF] = (struct kn_engine_class){
+		.ops = &kn_sandbox_nf,
+		.driver = h->chains,
+		.hypervisor = "kiln-nf",
+		.why = "chains run in a process of their own, between network interfaces",
+	};
 }
 
 int kn_hosting_find(const struct kn_hosting_config *config, struct kn_hosting **ret,
@@ -242,6 +258,7 @@ void kn_hosting_free(struct kn_hosting *h)
 	if (!h)
 		return;
 	kn_ns_free(h->ns);
+	kn_nf_free(h->chains);
 	kn_arena_fini(&h->arena);
 	kn_free(h);
 }
@@ -270,5 +287,7 @@ size_t kn_hosting_sweep(const struct kn_hosting *h)
 {
 	size_t n = h->classes[KN_CLASS_MICROVM].ops ? kn_sandbox_qemu_sweep(&h->qemu) : 0;
 
-	return h->classes[KN_CLASS_CONTAINER].ops ? n + kn_sandbox_ns_sweep(h->ns) : n;
+	if (h->classes[KN_CLASS_CONTAINER].ops)
+		n += kn_sandbox_ns_sweep(h->ns);
+	return h->classes[KN_CLASS_NF].ops ? n + kn_sandbox_nf_sweep(h->chains) : n;
 }

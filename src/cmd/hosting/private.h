@@ -4,6 +4,7 @@
 #include "cmd/hosting.h"
 #include "machine/probe.h"
 #include "oci/sandbox_kvm.h"
+#include "oci/sandbox_nf.h"
 #include "oci/sandbox_ns.h"
 #include "oci/sandbox_qemu.h"
 
@@ -40,6 +41,7 @@ struct kn_hosting {
 	struct kn_sandbox_kvm_config kvm;
 	struct kn_ns_config ns_config;
 	struct kn_ns *ns; /* NULL: containers are refused */
+	struct kn_nf *chains; /* NULL: packet functions are refused */
 	struct kn_engine_class classes[KN_CLASSES];
 	enum kn_class_state states[KN_CLASSES];
 	const char *security[KN_CLASSES]; /* what isolates, and what is promised */

@@ -1,6 +1,7 @@
 /*
- * kiln build: C files to a bare function's image. The system's C compiler does the work, with the
- * SDK's header, library and linker script; the loader's own checker judges what came out.
+ * kiln build: C files to a bare function's image, or a chain in YAML to a packet function's. Of C the
+ * system's compiler does the work, with the SDK's header, library and linker script; the loader's own
+ * checker judges what came out. A chain is judged by kiln-nf.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +34,8 @@ struct build {
 	size_t n_files;
 	struct kn_arena arena;
 	char folder[PATH_MAX];       /* temporary; "" while there is none */
-	const char *program;         /* the ELF file in it */
+	const char *program;         /* the ELF file in it, or the chain's file */
+	bool chain;
 };
 
 /* ---- the SDK -------------------------------------------------------------------------------- */
@@ -144,31 +146,73 @@ static int compiler_words(struct build *b, const struct sdk *sdk, struct words *
 	return 0;
 }
 
+/* Run a program to its end; its messages go where ours go. words end with NULL. */
+static int run_program(const char *const *words, const char *missing, const char *refused,
+                       struct kn_err *err)
+{
+	pid_t pid;
+	int status;
+
+	/* posix_spawnp() takes its words as it takes the environment: it changes neither. */
+	int r = posix_spawnp(&pid, words[0], NULL, NULL, (char **)(uintptr_t)words, environ);
+	if (r == ENOENT)
+		return kn_fail(err, r, "%s", missing);
+	if (r)
+		return kn_fail(err, r, "run '%s': %s", words[0], strerror(r));
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return kn_fail(err, errno, "wait for '%s': %s", words[0], strerror(errno));
+	return status ? kn_fail(err, EINVAL, "%s; its messages stand above", refused) : 0;
+}
+
 static int compile(struct build *b, struct kn_err *err)
 {
 	struct sdk sdk = { NULL, NULL };
 	struct words w = { .n = 0 };
-	pid_t pid;
-	int status;
 
 	int r = find_sdk(b, &sdk, err);
 	if (r == 0)
 		r = compiler_words(b, &sdk, &w, err);
 	if (r < 0)
 		return r;
-	/* posix_spawnp() takes its words as it takes the environment: it changes neither. */
-	r = posix_spawnp(&pid, b->cc, NULL, NULL, (char **)(uintptr_t)w.at, environ);
-	if (r == ENOENT)
-		return kn_fail(err, r, "no C compiler '%s': install gcc, or name another with --cc",
-		               b->cc);
-	if (r)
-		return kn_fail(err, r, "run '%s': %s", b->cc, strerror(r));
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return kn_fail(err, errno, "wait for '%s': %s", b->cc, strerror(errno));
-	if (status)
-		return kn_fail(err, EINVAL, "'%s' refused the program; its messages stand above", b->cc);
-	return 0;
+	const char *missing = kn_arena_printf(
+		&b->arena, "no C compiler '%s': install gcc, or name another with --cc", b->cc);
+	const char *refused = kn_arena_printf(&b->arena, "'%s' refused the program", b->cc);
+	if (!missing || !refused)
+		return kn_fail(err, ENOMEM, "out of memory");
+	return run_program(w.at, missing, refused, err);
+}
+
+/* ---- a chain -------------------------------------------------------------------------------- */
+
+static bool ends_with(const char *text, const char *end)
+{
+	size_t n = strlen(text), m = strlen(end);
+
+	return n > m && strcmp(text + n - m, end) == 0;
+}
+
+static bool is_chain(const char *file)
+{
+	return ends_with(file, ".yaml") || ends_with(file, ".yml");
+}
+
+/* kiln-nf beside this program, as in the build folder and where both are installed. */
+static int check_chain(struct build *b, struct kn_err *err)
+{
+	char self[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	if (n < 0)
+		return kn_fail(err, errno, "where this program lies: %s", strerror(errno));
+	self[n] = '\0';
+	*strrchr(self, '/') = '\0';
+	const char *const words[] = { kn_arena_printf(&b->arena, "%s/kiln-nf", self), "check",
+		                      "--quiet", b->program, NULL };
+	if (!words[0])
+		return kn_fail(err, ENOMEM, "out of memory");
+	return run_program(words, "there is no kiln-nf beside this program: it checks chains",
+	                   "kiln-nf refused the chain", err);
 }
 
 /* ---- the result ----------------------------------------------------------------------------- */
@@ -217,7 +261,8 @@ static int write_archive(const struct build *b, int elf_fd, struct kn_digest *re
 	kn_auto(kn_close) int fd = open(part, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	if (fd < 0)
 		return kn_fail(err, errno, "write '%s': %s", part, strerror(errno));
-	int r = kn_archive_write_bare(fd, b->name, elf_fd, labels, ret, err);
+	int r = b->chain ? kn_archive_write_nf(fd, b->name, elf_fd, labels, ret, err)
+	                 : kn_archive_write_bare(fd, b->name, elf_fd, labels, ret, err);
 	if (r == 0 && rename(part, b->output) < 0)
 		r = kn_fail(err, errno, "rename '%s': %s", part, strerror(errno));
 	if (r < 0)
@@ -240,7 +285,8 @@ static void tell(const struct build *b, int elf_fd, const struct kn_digest *dige
 		return;
 	}
 	kn_show_bytes((uint64_t)st.st_size, size);
-	printf("%s: %s, a program of %s, %s\n", b->output, b->name, size, digest->text);
+	printf("%s: %s, a %s of %s, %s\n", b->output, b->name, b->chain ? "chain" : "program", size,
+	       digest->text);
 }
 
 static int finish(struct build *b, struct kn_err *err)
@@ -250,7 +296,7 @@ static int finish(struct build *b, struct kn_err *err)
 	kn_auto(kn_close) int fd = open(b->program, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return kn_fail(err, errno, "open the program: %s", strerror(errno));
-	int r = judge(b, fd, err);
+	int r = b->chain ? 0 : judge(b, fd, err);
 	if (r == 0 && b->elf)
 		r = copy_elf(b, err);
 	if (r == 0 && b->output) {
@@ -264,6 +310,12 @@ static int finish(struct build *b, struct kn_err *err)
 static int run(struct build *b, struct kn_err *err)
 {
 	const char *tmp = getenv("TMPDIR");
+
+	if (b->chain) {
+		b->program = b->files[0];
+		int r = check_chain(b, err);
+		return r < 0 ? r : finish(b, err);
+	}
 
 	snprintf(b->folder, sizeof(b->folder), "%s/kiln-build-XXXXXX", tmp && *tmp ? tmp : "/tmp");
 	if (!mkdtemp(b->folder)) {
@@ -283,6 +335,12 @@ static int check(struct build *b)
 	struct kn_err err = KN_ERR_INIT;
 	struct kn_ref ref;
 
+	for (size_t i = 0; i < b->n_files; i++)
+		b->chain |= is_chain(b->files[i]);
+	if (b->chain && b->n_files > 1)
+		return kn_cli_misused(b->cmd, "a packet function is one chain in one file");
+	if (b->chain && (b->elf || b->memory || b->stack || b->flags.n))
+		return kn_cli_misused(b->cmd, "a chain is not compiled: only --output and --name fit");
 	if (!b->output && !b->elf)
 		return kn_cli_misused(b->cmd, "say where the result goes: --output ARCHIVE");
 	if (b->output && !b->name)
@@ -329,15 +387,21 @@ int kn_verb_build(int argc, char **argv)
 	};
 	const struct kn_command cmd = {
 		.name = "kiln build",
-		.summary = "Turn C files into the image of a bare function.",
-		.usage = "[OPTION]... FILE.c...",
+		.summary = "Turn C files, or a chain of packet operators, into an image.",
+		.usage = "[OPTION]... FILE.c... | FILE.yaml",
 		.more = "The program includes <kiln/bare.h> and defines kiln_handle(). It runs in a\n"
 			"microVM without a kernel: no C library, no system calls.\n"
+			"A FILE.yaml is a chain for kiln-nf, as doc/packets.md describes it, whose ports\n"
+			"are interfaces: a packet function.\n"
 			"\n"
-			"Example:\n"
+			"Examples:\n"
 			"  kiln build denoise.c -o denoise.oci.tar --name denoise:1\n"
 			"  kiln image import denoise.oci.tar\n"
-			"  kiln deploy denoise --image denoise:1\n",
+			"  kiln deploy denoise --image denoise:1\n"
+			"  kiln build firewall.yaml -o firewall.oci.tar --name firewall:1\n"
+			"  kiln image import firewall.oci.tar\n"
+			"  kiln deploy firewall --image firewall:1 \\\n"
+			"    --annotation kiln.ports=lan=eth1,wan=eth2\n",
 		.args = args,
 		.n_args = KN_ARRAY_LEN(args),
 		.min_operands = 1,

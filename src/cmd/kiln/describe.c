@@ -147,6 +147,23 @@ static void show_instances(const json_t *instances)
 	}
 }
 
+/* "kiln_nf_drops_total{chain="inbound",reason="acl_default"} 3", zeros left out. */
+static void show_counters(const json_t *counters)
+{
+	const char *label = "Counters:";
+	size_t i;
+	json_t *one;
+
+	json_array_foreach (counters, i, one) {
+		if (number(one, "value") == 0)
+			continue;
+		printf("%-18s%s{", label, text(one, "name"));
+		kn_show_text(stdout, kn_view_of(text(one, "labels")));
+		printf("} %lld\n", number(one, "value"));
+		label = "";
+	}
+}
+
 static const char *who_may_call(const char *auth)
 {
 	if (strcmp(auth, "open") == 0)
@@ -172,6 +189,7 @@ static void show(const struct kn_node *node, const json_t *fn)
 	show_life(fn, kiln);
 	show_instances(json_object_get(fn, "instances"));
 	show_times(kiln);
+	show_counters(json_object_get(fn, "counters"));
 	line("Last error:", text(kiln, "lastError"));
 	show_map("Environment:", json_object_get(fn, "envVars"));
 	show_map("Labels:", json_object_get(fn, "labels"));

@@ -20,6 +20,7 @@
 #include "base/time.h"
 #include "faas/engine/service.h"
 
+enum { CALM_MS = 60 * 1000 };
 enum { BACKOFF_FIRST_MS = 250, BACKOFF_LAST_MS = 30 * 1000 };
 
 enum { MAX_RETRY_S = 60 };   /* of Retry-After: who waits longer is forgotten */
@@ -212,8 +213,6 @@ static bool wants_start(const struct kn_service *s)
 
 	if (s->leaving || s->engine->draining || staying >= kn_service_limit(s))
 		return false;
-	if (s->fn->class == KN_CLASS_NF && kn_pool_leaving(s->pool) + s->n_old > 0)
-		return false; /* two would both pass on what comes in */
 	if (staying < kn_service_floor(s))
 		return true;
 	if (starting > 0 && staying == starting)
@@ -343,6 +342,9 @@ static void ended_by_itself(struct kn_service *s, struct kn_instance *i, const s
 	else
 		s->counts.failed_starts++;
 	kn_log_ring_add(&s->log, i->id, KN_MONITOR, kn_view_of(kn_err_text(why)));
+	/* One that lived long is no crash loop; of packet functions no request ever tells. */
+	if (was_ready && kn_now_ns() - i->ready_ns > CALM_MS * KN_NS_PER_MS)
+		s->failures = 0;
 	back_off(s, why, was_ready);
 	/* Calls that waited for this start hear why; a later start is a later request's. */
 	if (!was_ready && kn_pool_staying(s->pool) == 0)

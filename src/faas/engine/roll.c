@@ -9,9 +9,9 @@
  *     put -> start -> ready   -> promote: told "the new one"
  *                  -> failed  -> start again -> ... -> abandon: told "the old one, because"
  *
- * Two instances of a packet function would both pass on what comes in: there the old one ends before
- * the new one starts. With no room for an instance beside those there are, the new revision is promoted before it is ready, too: requests wait
- * for its start, and none is refused for the update's sake.
+ * An instance of a packet function is ready when it could take over: its driver lets it, when the old
+ * one has stopped. With no room for an instance beside those there are, the new revision is promoted
+ * before it is ready: requests wait for its start, and none is refused for the update's sake.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -106,7 +106,7 @@ int kn_roll_begin(struct kn_service *s, struct kn_function *fn, struct kn_pool *
 		return r;
 	kn_function_ref(fn);
 	kn_roll_abandon(s);
-	if (kn_pool_staying(s->pool) == 0 || fn->class == KN_CLASS_NF) {
+	if (kn_pool_staying(s->pool) == 0) {
 		take_over(s, fn, pool);
 		return 0;
 	}

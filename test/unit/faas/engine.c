@@ -578,27 +578,27 @@ static void drivers_counters_rise_across_instances(void **state)
 		"kiln_nf_port_up{function_name=\"firewall.openfaas-fn\",port=\"a\\\"b\"} 1\n"));
 }
 
-static void frames_pass_one_instance_at_a_time(void **state)
+/* The driver keeps them apart: the new one waits for the old one's interfaces. */
+static void a_packet_functions_next_instance_starts_beside_the_old(void **state)
 {
-	struct kn_service *s = NULL;
-
 	(void)state;
 	play.fake.end_ns = 10 * KN_NS_PER_MS;
-	for (int i = 0; i < 2; i++) {
-		struct kn_function *fn = play_function("firewall");
+	for (unsigned i = 1; i <= 2; i++) {
+		struct kn_function *fn = play_function("hello");
 		fn->class = KN_CLASS_NF;
 		fn->contract = KN_CONTRACT_FRAMES;
 		fn->scale_min = 1;
-		s = deploy(fn);
+		(void)deploy(fn);
 		play_settle();
-		assert_int_equal(play.fake.starts, 1); /* the first one still has the interface */
+		assert_int_equal(play.fake.starts, i);
+		assert_int_equal(play.fake.stops, 0);
 		play_pass(5);
+		assert_int_equal(play.fake.stops, i - 1);
 	}
 	play_pass(10);
-	assert_int_equal(play.fake.starts, 2);
+	assert_int_equal(play.fake.ends, 1);
 	play_pass(10 * IDLE_MS);
-	assert_int_equal(live_of("firewall").ready, 1);
-	assert_non_null(s);
+	assert_int_equal(live_of("hello").ready, 1);
 }
 
 static void metrics_have_the_gateways_names(void **state)
@@ -657,7 +657,7 @@ int main(void)
 		ENGINE(log_flood_is_cut_and_the_rest_is_counted),
 		ENGINE(metrics_have_the_gateways_names),
 		ENGINE(drivers_counters_rise_across_instances),
-		ENGINE(frames_pass_one_instance_at_a_time),
+		ENGINE(a_packet_functions_next_instance_starts_beside_the_old),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
