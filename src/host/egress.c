@@ -316,3 +316,22 @@ int kn_egress_parse(struct kn_view text, struct kn_arena *arena, const struct kn
 		*ret = e;
 	return r;
 }
+
+const struct kn_egress *kn_egress_copy(const struct kn_egress *e, struct kn_arena *arena)
+{
+	struct kn_egress *copy = kn_arena_alloc(arena, sizeof(*copy));
+	struct kn_egress_rule *rules = kn_arena_alloc(arena, e->n_rules * sizeof(*rules));
+
+	if (!copy || !rules)
+		return NULL;
+	for (size_t i = 0; i < e->n_rules; i++) {
+		rules[i] = e->rules[i];
+		if (!rules[i].name)
+			continue;
+		rules[i].name = kn_arena_copy(arena, rules[i].name, strlen(rules[i].name));
+		if (!rules[i].name)
+			return NULL;
+	}
+	*copy = (struct kn_egress){ .rules = rules, .n_rules = e->n_rules };
+	return copy;
+}

@@ -55,6 +55,9 @@ struct kn_egress {
 kn_must_use int kn_egress_parse(struct kn_view text, struct kn_arena *arena,
                                 const struct kn_egress **ret, struct kn_err *err);
 
+/** A copy that lives in arena; NULL when memory is out. */
+const struct kn_egress *kn_egress_copy(const struct kn_egress *e, struct kn_arena *arena);
+
 /** Does this rule open name (any case, a dot at the end is fine)? Never true for address rules. */
 bool kn_egress_names(const struct kn_egress_rule *rule, struct kn_view name);
 

@@ -164,13 +164,19 @@ def cgroups_of(name):
                   for d in glob.glob(f"{top}/{name}*/**/", recursive=True))
 
 
+def interfaces():
+    """Of this namespace; /sys shows those of the namespace in which it was mounted."""
+    with open("/proc/self/net/dev") as f:
+        return sorted(l.partition(":")[0].strip() for l in f if ":" in l)
+
+
 def census(build, cgroup):
     """Processes, mounts, interfaces, cgroups, files for run time: what a node must give back. Only
     in namespaces of the test's own (see alone()) is nobody else's work in it."""
     with open("/proc/self/mountinfo") as f:
         mounts = sorted(l.split()[4] for l in f)
     return {"processes": sorted(processes_of(build).values()), "mounts": mounts,
-            "interfaces": sorted(os.listdir("/sys/class/net")), "cgroups": cgroups_of(cgroup),
+            "interfaces": interfaces(), "cgroups": cgroups_of(cgroup),
             "run": sorted(glob.glob("/run/**", recursive=True)),
             "shared memory": sorted(os.listdir("/dev/shm"))}
 
