@@ -14,6 +14,7 @@ struct kn_agent_link {
 	struct kn_mux *mux;
 	struct kn_agent_link_events events;
 	enum state state;
+	bool resumed;              /* the function runs already: READY comes without STARTED */
 };
 
 /* ---- what the agent says ------------------------------------------------------------------- */
@@ -26,7 +27,7 @@ static void on_hello(struct kn_mux *m, uint32_t generation, void *arg)
 	(void)generation;
 	if (l->state != BOOTING)
 		return;
-	l->state = STARTING;
+	l->state = l->resumed ? PROBING : STARTING;
 	l->events.hello(l->events.arg);
 }
 
@@ -194,6 +195,22 @@ int kn_agent_link_configure(struct kn_agent_link *l, const struct kn_sandbox_con
 	return r;
 }
 
+int kn_agent_link_resume(struct kn_agent_link *l, const char *hostname, struct kn_err *err)
+{
+	struct kn_agent_message m = { .type = KN_AGENT_RESUME, .hostname = kn_view_of(hostname) };
+
+	/* A guest that waited has the hour and the entropy of when it began to. */
+	int r = l->state == BOOTING ? 0 : greet(l, err);
+	if (r == 0)
+		r = say(l, &m, err);
+	if (r < 0)
+		return r;
+	l->resumed = true;
+	if (l->state != BOOTING)
+		l->state = PROBING;
+	return 0;
+}
+
 int kn_agent_link_stop(struct kn_agent_link *l, uint64_t grace_ms, struct kn_err *err)
 {
 	struct kn_agent_message m = { .type = KN_AGENT_STOP, .grace_ms = grace_ms };
@@ -231,8 +248,10 @@ int kn_agent_link_new(struct kn_loop *loop, int fd, const struct kn_agent_link_e
 		return kn_fail(err, ENOMEM, "memory for the pipe to an agent");
 	}
 	l->events = *events;
+	uint32_t generation = 1;
+	(void)!getrandom(&generation, sizeof(generation), 0);
 	struct kn_mux_config c = { .host = true,
-		                   .generation = 1,
+		                   .generation = generation,
 		                   .events = { .hello = on_hello, .control = on_control,
 		                               .failed = on_pipe_failed, .arg = l } };
 	int r = kn_mux_new(loop, fd, &c, &l->mux, err);

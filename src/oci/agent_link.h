@@ -20,7 +20,7 @@ struct kn_agent_link_events {
 	void (*hello)(void *arg);
 	/** The function's process was started. */
 	void (*started)(void *arg);
-	/** The function can be called. Once. */
+	/** The function can be called. Once, and once more after each kn_agent_link_resume(). */
 	void (*ready)(void *arg);
 	/** A line of the function's output. */
 	void (*log)(enum kn_stream stream, struct kn_view line, void *arg);
@@ -50,6 +50,16 @@ void kn_agent_link_free(struct kn_agent_link *l);
 /** Tell what to run. Once. Errors: E2BIG too many arguments, variables or files; ENOMEM. */
 kn_must_use int kn_agent_link_configure(struct kn_agent_link *l, const struct kn_sandbox_config *c,
                                         struct kn_err *err);
+
+/**
+ * In place of configure, to a guest that was restored from a snapshot in which its function was
+ * ready: it gets a name and identifiers of its own, and says `ready` when the function answers. Told
+ * again, the guest is greeted anew: it may have waited for long.
+ *
+ * Errors  ENOMEM, EPIPE
+ */
+kn_must_use int kn_agent_link_resume(struct kn_agent_link *l, const char *hostname,
+                                     struct kn_err *err);
 
 /** Ask the function to stop, kill it after grace_ms; `ended` follows. Errors: ENOMEM, EPIPE. */
 kn_must_use int kn_agent_link_stop(struct kn_agent_link *l, uint64_t grace_ms, struct kn_err *err);

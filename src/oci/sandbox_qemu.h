@@ -18,7 +18,12 @@
 #define KN_GUEST_KERNEL    "guest/vmlinux"
 #define KN_GUEST_INITRAMFS "guest/initramfs"
 
+#define KN_QEMU_PRELOAD    "kiln-preload.so"   /* beside them: see oci/sandbox/preload.c */
+
 enum kn_qemu_accel { KN_QEMU_TCG, KN_QEMU_KVM };
+
+struct kn_restores;
+struct kn_snapshots;
 
 /* Passed as `driver` to the operations; must outlive every sandbox started with it. */
 struct kn_sandbox_qemu_config {
@@ -31,6 +36,8 @@ struct kn_sandbox_qemu_config {
 	const char *cgroup;          /* parent cgroup, below the hierarchy's root: "kiln" */
 	uint64_t overhead_bytes;     /* what QEMU may use beyond the guest's memory */
 	uint32_t max_pids;           /* threads of one QEMU */
+	const char *preload;         /* KN_QEMU_PRELOAD; needed with restores */
+	struct kn_restores *restores;   /* starts by restore; NULL: every start boots */
 };
 
 #define KN_SANDBOX_QEMU_DEFAULTS                                                                   \
@@ -43,6 +50,47 @@ struct kn_sandbox_qemu_config {
 	                                  .max_pids = 64 })
 
 extern const struct kn_sandbox_ops kn_sandbox_qemu;
+
+/*
+ * Starts by restore. What is there is taken, quickest first: a prepared guest whose function waits, a
+ * snapshot of the function (its readiness probe had passed), a template (a booted guest that waits for
+ * its function). Without any the guest is booted. What is not there is made in the background when a
+ * function has come to serve: by a builder, which is a jailed guest of its own and never serves. A
+ * failing builder costs nobody anything: it is told once and tried again later.
+ *
+ * Every restored guest is greeted with the hour and fresh entropy and is told its own name and
+ * identifiers before it is used. What programs themselves made of earlier entropy (the seed of a
+ * generator of their own) is the same in all of them: such a function turns its snapshots off.
+ */
+struct kn_restores_config {
+	struct kn_snapshots *snapshots;  /* borrowed */
+	const char *run_dir;             /* folders of builders and prepared guests; made */
+	uint32_t prepared;               /* guests kept waiting for functions that were started last */
+	uint64_t prepared_ms;            /* and how long at most */
+};
+
+#define KN_RESTORES_DEFAULTS                                                                       \
+	((struct kn_restores_config){ .prepared = 1, .prepared_ms = 60 * 1000 })
+
+/**
+ * driver must outlive it, and names it in driver->restores.
+ * Errors  ENOMEM; what making the folder said
+ */
+kn_must_use int kn_restores_new(struct kn_loop *loop, const struct kn_sandbox_qemu_config *driver,
+                                const struct kn_restores_config *config, struct kn_restores **ret,
+                                struct kn_err *err);
+
+/** End builders and prepared guests; runs the loop until they are gone. NULL is fine. */
+void kn_restores_free(struct kn_restores *r);
+
+/** Prepared guests that wait; a build that is under way or due. */
+uint32_t kn_restores_prepared(const struct kn_restores *r);
+bool kn_restores_busy(const struct kn_restores *r);
+
+/** What snapshots of this driver depend on: kernel, agent, QEMU, processor. Returns their count. */
+struct kn_snapshot_fact;
+size_t kn_restores_facts(const struct kn_sandbox_qemu_config *driver, const char *qemu_version,
+                         struct kn_snapshot_fact *ret, size_t max);
 
 /**
  * Remove what instances of a daemon that was killed left behind: empty cgroups below

@@ -48,7 +48,10 @@ int guest_clean(void **state);
 /** A case that cleans up. */
 #define guest_test(f) cmocka_unit_test_teardown(f, guest_clean)
 
-/** The same for one that ended already. */
+
+/** No process, mount or cgroup of any guest is left. */
+void guest_check_nothing(void);
+/** The same for one that ended already, and its run folder. */
 void guest_check_gone(struct guest *g);
 
 struct reply {

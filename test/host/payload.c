@@ -13,8 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static char buffer[256 * 1024];
@@ -105,6 +107,27 @@ static void say_text(int fd, const char *text)
 	put(fd, text, strlen(text));
 }
 
+/* What must not be the same in two guests that were restored from one snapshot. */
+static void tell_twins_apart(int fd)
+{
+	unsigned char random[16];
+	char host[64] = "", boot[64] = "", text[512];
+	int n = 0;
+
+	if (getrandom(random, sizeof(random), 0) != sizeof(random))
+		return;
+	gethostname(host, sizeof(host) - 1);
+	int id = open("/proc/sys/kernel/random/boot_id", O_RDONLY);
+	read(id, boot, sizeof(boot) - 1);
+	close(id);
+	boot[strcspn(boot, "\n")] = '\0';
+	n = snprintf(text, sizeof(text), "host %s time %lld boot %s random ", host,
+	             (long long)time(NULL), boot);
+	for (size_t i = 0; i < sizeof(random); i++)
+		n += snprintf(text + n, sizeof(text) - (size_t)n, "%02x", random[i]);
+	say_text(fd, text);
+}
+
 static void tell_about_me(int fd)
 {
 	char text[4096], cwd[256], name[64], *at = text;
@@ -162,6 +185,8 @@ static void answer(int fd, const char *path, size_t len, const char *have, size_
 		zeros(fd, strtoul(path + 7, NULL, 10));
 	else if (strcmp(path, "/me") == 0)
 		tell_about_me(fd);
+	else if (strcmp(path, "/twin") == 0)
+		tell_twins_apart(fd);
 	else if (strcmp(path, "/exit") == 0)
 		kill(getppid(), SIGUSR1);
 	else if (strcmp(path, "/segv") == 0)

@@ -1,9 +1,12 @@
 /*
- * Theory of operation. start() makes a cgroup, a socket pair and two pipes, starts a jailed QEMU and
- * says everything that the agent must know into the socket at once; it waits there until the guest
- * has booted. From then on the agent tells how far it is. Every end takes one way: end() notes the
- * reason and kills QEMU; when that is reaped, what it printed is read to the end, the cgroup is
- * removed (the kernel may need some milliseconds until it is free), and `ended` is called.
+ * Theory of operation. start() makes a cgroup, socket pairs and two pipes, starts a jailed QEMU and
+ * says everything that the agent must know into its socket at once; it waits there until the guest
+ * has booted, or is restored. From then on the agent tells how far it is. Every end takes one way:
+ * end() notes the reason and kills QEMU; when that is reaped, what it printed is read to the end, the
+ * cgroup is removed (the kernel may need some milliseconds until it is free), and `ended` is called.
+ *
+ * A restore that fails is no failed start: the snapshot is removed and the guest booted, in the same
+ * cgroup and under the same user. Only the time shows it.
  */
 #include "oci/sandbox/qemu.h"
 
@@ -11,16 +14,15 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "host/jail.h"
-#include "oci/agent_message.h"
 
 enum {
+	RESTORE_MS = 15000,        /* then it is booted: restoring takes less than a tenth of a second */
 	STOP_EXTRA_MS = 2000,      /* beyond the grace, for a slow guest to tell that it is done */
 	READY_EXTRA_MS = 5000,     /* the guest keeps the time itself; this is for one that hangs */
 	CLEAN_MS = 2, CLEAN_TRIES = 2500,
@@ -36,18 +38,29 @@ static void on_clean_time(struct kn_timer *t)
 	clean_up(kn_container_of(t, struct qemu, timer));
 }
 
+/* What belongs to one QEMU, not to the sandbox. */
+static void hang_up(struct qemu *q)
+{
+	lines_finish(&q->console);
+	lines_finish(&q->monitor);
+	kn_agent_link_free(kn_take_ptr(q->link));
+	kn_qmp_free(kn_take_ptr(q->qmp));
+}
+
 static void release(struct qemu *q)
 {
 	kn_timer_stop(&q->timer);
-	kn_mux_free(q->mux);
-	lines_finish(&q->console);
-	lines_finish(&q->monitor);
+	hang_up(q);
 	if (q->root_dir)
 		rmdir(q->root_dir);
+	if (q->own_dir)
+		rmdir(q->own_dir);
+	wish_unref(q->wish);
 	if (q->uid)
 		kn_jail_give_uid(q->uid);
 	kn_cgroup_free(q->cgroup);
 	free(q->root_dir);
+	free(q->own_dir);
 	free(q);
 }
 
@@ -82,7 +95,7 @@ static void explain(struct qemu *q, int wait_status)
 	if (kn_cgroup_stats(q->cgroup, &stats, NULL) == 0 && stats.oom_kills > 0) {
 		kn_fail(&q->why, ENOMEM, "killed by the memory limit%s: QEMU used more than the "
 		        "guest's %llu MiB and %llu MiB of its own", when,
-		        (unsigned long long)q->memory_bytes >> 20,
+		        (unsigned long long)q->wish->c.memory_bytes >> 20,
 		        (unsigned long long)q->config->overhead_bytes >> 20);
 		return;
 	}
@@ -100,17 +113,51 @@ static void explain(struct qemu *q, int wait_status)
 	        q->monitor.last);
 }
 
+static int run_qemu(struct qemu *q, const struct qemu_how *how, struct kn_err *err);
+
+/*
+ * It was to be restored and was not, or the function that was ready when it was saved is not ready:
+ * then it must be booted. Not those that nobody waits for.
+ */
+static bool may_boot(const struct qemu *q)
+{
+	if (q->stopped || q->own_dir || q->source == FROM_BOOT)
+		return false;
+	return q->reached == BOOTING || (q->source == FROM_FUNCTION && q->reached <= PROBING);
+}
+
+static int boot_after_all(struct qemu *q)
+{
+	struct qemu_how how = QEMU_HOW_BOOT;
+	struct kn_err err = KN_ERR_INIT;
+
+	restores_spoiled(q->config->restores, q, &q->why);
+	q->why = (struct kn_err)KN_ERR_INIT;
+	q->panic[0] = '\0';
+	q->state = BOOTING;
+	q->sb.n_phases = 0;
+	q->phase_ns = kn_now_ns();
+	int r = run_qemu(q, &how, &err);
+	if (r < 0)
+		q->why = err;
+	return r;
+}
+
 static void on_reaped(struct kn_child *child, int wait_status)
 {
 	struct qemu *q = kn_container_of(child, struct qemu, child);
 
-	q->state = CLEANING;
-	q->tries = 0;
 	q->child.pid = 0;
+	if (q->state < DYING)
+		q->reached = q->state;
 	lines_finish(&q->console);
 	lines_finish(&q->monitor);
 	explain(q, wait_status);
-	kn_mux_free(kn_take_ptr(q->mux));
+	hang_up(q);
+	if (may_boot(q) && boot_after_all(q) == 0)
+		return;
+	q->state = CLEANING;
+	q->tries = 0;
 	clean_up(q);
 }
 
@@ -121,6 +168,7 @@ static void end(struct qemu *q, const struct kn_err *why)
 		q->why = *why;
 	if (q->state >= DYING)
 		return;
+	q->reached = q->state;
 	q->state = DYING;
 	kn_timer_stop(&q->timer);
 	kn_child_kill(&q->child, SIGKILL);
@@ -149,7 +197,7 @@ static void on_boot_time(struct kn_timer *t)
 	struct kn_err why = KN_ERR_INIT;
 
 	kn_fail(&why, ETIMEDOUT, "the guest did not boot within %llu ms%s%s",
-	        (unsigned long long)q->boot_timeout_ms, q->console.last[0] ? ": " : "",
+	        (unsigned long long)q->wish->c.boot_timeout_ms, q->console.last[0] ? ": " : "",
 	        q->console.last);
 	end(q, &why);
 }
@@ -160,7 +208,7 @@ static void on_ready_time(struct kn_timer *t)
 	struct kn_err why = KN_ERR_INIT;
 
 	kn_fail(&why, ETIMEDOUT, "the guest does not answer: the function was not ready within "
-	        "%llu ms", (unsigned long long)(q->ready_timeout_ms + READY_EXTRA_MS));
+	        "%llu ms", (unsigned long long)(q->wish->c.ready_timeout_ms + READY_EXTRA_MS));
 	end(q, &why);
 }
 
@@ -169,163 +217,82 @@ static void on_stop_time(struct kn_timer *t)
 	end(kn_container_of(t, struct qemu, timer), NULL);
 }
 
-static void on_hello(struct kn_mux *m, uint32_t generation, void *arg)
+static void on_hello(void *arg)
 {
 	struct qemu *q = arg;
 	struct kn_err err = KN_ERR_INIT;
 
-	(void)m;
-	(void)generation;
 	if (q->state != BOOTING)
 		return;
-	note_phase(q, "boot");
-	q->state = STARTING;
-	if (arm(q, on_ready_time, q->ready_timeout_ms + READY_EXTRA_MS, &err) < 0)
+	note_phase(q, q->source == FROM_BOOT ? "boot" : "restore");
+	if (q->source != FROM_BOOT && q->save_fd < 0)
+		kn_qmp_free(kn_take_ptr(q->qmp));   /* nothing more to tell QEMU */
+	if (q->bare) {
+		q->state = WAITING;
+		kn_timer_stop(&q->timer);
+		q->hello(q, q->events.arg);
+		return;
+	}
+	q->state = q->source == FROM_FUNCTION ? PROBING : STARTING;
+	if (arm(q, on_ready_time, q->wish->c.ready_timeout_ms + READY_EXTRA_MS, &err) < 0)
 		end(q, &err);
 }
 
-static void on_ready(struct qemu *q)
+static void on_started(void *arg)
 {
+	struct qemu *q = arg;
+
+	if (q->state != STARTING)
+		return;
+	note_phase(q, "start");
+	q->state = PROBING;
+}
+
+static void on_ready(void *arg)
+{
+	struct qemu *q = arg;
+
+	if (q->state != PROBING)
+		return;
 	note_phase(q, "ready");
 	q->state = SERVING;
 	q->was_ready = true;
 	kn_timer_stop(&q->timer);
+	if (q->config->restores)
+		restores_served(q->config->restores, q);
 	if (q->events.ready)
 		q->events.ready(&q->sb, q->events.arg);
 }
 
-static void on_ended_inside(struct qemu *q, const struct kn_agent_message *m)
-{
-	struct kn_err why = KN_ERR_INIT;
-	int code = m->type == KN_AGENT_FAILED && m->status < 4096 ? (int)m->status : EIO;
-
-	kn_fail(&why, code, "%.*s", (int)kn_min(m->text.len, (size_t)KN_ERR_TEXT), m->text.ptr);
-	end(q, &why);
-}
-
-static void on_log(struct qemu *q, const struct kn_agent_message *m)
-{
-	struct kn_view line = m->text;
-
-	if (!q->events.log || m->stream > KN_STDERR)
-		return;
-	line.len = kn_min(line.len, (size_t)KN_AGENT_MAX_LINE);
-	q->events.log(&q->sb, (enum kn_stream)m->stream, line, q->events.arg);
-}
-
-static void on_message(struct qemu *q, const struct kn_agent_message *m)
-{
-	if (m->type == KN_AGENT_LOG) {
-		on_log(q, m);
-	} else if (m->type == KN_AGENT_STARTED && q->state == STARTING) {
-		note_phase(q, "start");
-		q->state = PROBING;
-	} else if (m->type == KN_AGENT_READY && q->state == PROBING) {
-		on_ready(q);
-	} else if (m->type == KN_AGENT_EXITED || m->type == KN_AGENT_FAILED) {
-		on_ended_inside(q, m);
-	}
-}
-
-/* The guest is not trusted: what it says is checked, and what comes too early or late means nothing. */
-static void on_control(struct kn_mux *mux, struct kn_view message, void *arg)
+static void on_log(enum kn_stream stream, struct kn_view line, void *arg)
 {
 	struct qemu *q = arg;
-	struct kn_agent_message m;
-	struct kn_err err = KN_ERR_INIT;
-	struct kn_arena arena;
 
-	(void)mux;
-	if (q->state >= DYING)
-		return;
-	kn_arena_init(&arena);
-	if (kn_agent_decode(message, &arena, &m, &err) < 0) {
-		kn_while(&err, "the guest's agent said");
-		end(q, &err);
-	} else {
-		on_message(q, &m);
-	}
-	kn_arena_fini(&arena);
+	if (q->state < DYING && q->events.log)
+		q->events.log(&q->sb, stream, line, q->events.arg);
+}
+
+static void on_function_ended(const struct kn_err *why, int wait_status, void *arg)
+{
+	(void)wait_status;
+	end(arg, why);
 }
 
 /* When QEMU ends, its socket ends before it is reaped: its exit status knows the reason. */
-static void on_pipe_failed(struct kn_mux *m, const struct kn_err *err, void *arg)
+static void on_link_failed(const struct kn_err *why, bool broken, void *arg)
 {
 	struct qemu *q = arg;
-	struct kn_err why = *err;
+	struct kn_err told = *why;
 
-	(void)m;
-	if (err->code == EBADMSG || err->code == ENOMEM) {
-		kn_while(&why, "the guest's agent");
-		end(q, &why);
+	if (broken) {
+		kn_while(&told, "in the guest");
+		end(q, &told);
 	} else if (q->state < DYING) {
 		(void)!arm(q, on_stop_time, STOP_EXTRA_MS, NULL);   /* if it does not end */
 	}
 }
 
 /* ---- start --------------------------------------------------------------------------------- */
-
-static size_t count(const char *const *list)
-{
-	size_t n = 0;
-
-	while (list && list[n])
-		n++;
-	return n;
-}
-
-static struct kn_view *views(struct kn_arena *a, const char *const *list, size_t n)
-{
-	struct kn_view *v = kn_arena_alloc(a, (n + 1) * sizeof(*v));
-
-	for (size_t i = 0; v && i < n; i++)
-		v[i] = kn_view_of(list[i]);
-	return v;
-}
-
-static int say(struct qemu *q, const struct kn_agent_message *m, struct kn_err *err)
-{
-	kn_auto(kn_buf_fini) struct kn_buf b = KN_BUF_INIT;
-
-	kn_agent_encode(m, &b);
-	if (b.failed)
-		return kn_fail(err, ENOMEM, "memory for a message to the guest");
-	return kn_mux_control(q->mux, kn_buf_view(&b), err);
-}
-
-static int greet(struct qemu *q, struct kn_err *err)
-{
-	char entropy[64];
-	struct kn_agent_message m = { .type = KN_AGENT_GREET, .wall_ns = kn_wall_ns() };
-
-	if (getrandom(entropy, sizeof(entropy), 0) == sizeof(entropy))
-		m.entropy = (struct kn_view){ entropy, sizeof(entropy) };
-	return say(q, &m, err);
-}
-
-static int configure(struct qemu *q, const struct kn_sandbox_config *c, struct kn_err *err)
-{
-	struct kn_agent_message m = { .type = KN_AGENT_CONFIGURE,
-		                      .n_argv = count(c->argv),
-		                      .n_env = count(c->env),
-		                      .hostname = kn_view_of(c->id),
-		                      .cwd = kn_view_of(c->cwd),
-		                      .user = kn_view_of(c->user),
-		                      .ready_path = kn_view_of(c->ready_path),
-		                      .contract = (uint64_t)c->contract,
-		                      .port = c->port,
-		                      .ready_timeout_ms = c->ready_timeout_ms,
-		                      .time_limit_ms = c->time_limit_ms,
-		                      .max_reply_bytes = c->max_reply_bytes };
-	struct kn_arena a;
-
-	kn_arena_init(&a);
-	m.argv = views(&a, c->argv, m.n_argv);
-	m.env = views(&a, c->env, m.n_env);
-	int r = m.argv && m.env ? say(q, &m, err) : kn_fail(err, ENOMEM, "memory for a message");
-	kn_arena_fini(&a);
-	return r;
-}
 
 static int check_config(const struct kn_sandbox_config *c, struct kn_err *err)
 {
@@ -336,22 +303,20 @@ static int check_config(const struct kn_sandbox_config *c, struct kn_err *err)
 		return kn_fail(err, EINVAL, "%llu MiB of memory are too little for a Linux guest, "
 		               "which needs %d", (unsigned long long)c->memory_bytes >> 20,
 		               MIN_MEMORY >> 20);
-	if (count(c->argv) == 0)
+	if (!c->argv || !c->argv[0])
 		return kn_fail(err, EINVAL, "no command: the image's Entrypoint and Cmd are empty");
-	if (count(c->argv) > KN_AGENT_MAX_LIST || count(c->env) > KN_AGENT_MAX_LIST)
-		return kn_fail(err, E2BIG, "more than %d arguments or environment variables",
-		               KN_AGENT_MAX_LIST);
 	return 0;
 }
 
-static int start_mux(struct qemu *q, int fd, struct kn_err *err)
+static int make_pair(int *ret_ours, int *ret_its, struct kn_err *err)
 {
-	struct kn_mux_config c = { .host = true,
-		                   .generation = 1,
-		                   .events = { .hello = on_hello, .control = on_control,
-		                               .failed = on_pipe_failed, .arg = q } };
+	int pair[2];
 
-	return kn_mux_new(q->loop, fd, &c, &q->mux, err);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+		return kn_fail(err, errno, "a socket pair: %s", strerror(errno));
+	*ret_ours = pair[0];
+	*ret_its = pair[1];
+	return 0;
 }
 
 static int make_pipe(int *ret_ours, int *ret_its, struct kn_err *err)
@@ -366,79 +331,167 @@ static int make_pipe(int *ret_ours, int *ret_its, struct kn_err *err)
 	return 0;
 }
 
-static int start_qemu(struct qemu *q, const struct kn_sandbox_config *c, struct kn_err *err)
+static int start_link(struct qemu *q, enum qemu_source source, const char *id, int *ret_its,
+                      struct kn_err *err)
 {
-	int pair[2];
+	struct kn_agent_link_events events = { .hello = on_hello,
+		                               .started = on_started,
+		                               .ready = on_ready,
+		                               .log = on_log,
+		                               .ended = on_function_ended,
+		                               .failed = on_link_failed,
+		                               .arg = q };
+	struct kn_sandbox_config c = q->wish->c;
+	int ours;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
-		return kn_fail(err, errno, "a socket pair: %s", strerror(errno));
-	kn_auto(kn_close) int agent = pair[1];
-	int r = start_mux(q, pair[0], err);
-	if (r < 0)
+	c.id = id;
+	int r = make_pair(&ours, ret_its, err);
+	if (r == 0)
+		r = kn_agent_link_new(q->loop, ours, &events, &q->link, err);
+	if (r < 0 || q->bare)
 		return r;
-	int ours = -1, its = -1;
-	r = make_pipe(&ours, &its, err);
-	kn_auto(kn_close) int console = its;
-	if (r == 0)
-		r = lines_start(q, &q->console, ours, KN_CONSOLE, err);
-	if (r < 0)
-		return r;
-	its = -1;
-	r = make_pipe(&ours, &its, err);
-	kn_auto(kn_close) int monitor = its;
-	if (r == 0)
-		r = lines_start(q, &q->monitor, ours, KN_MONITOR, err);
-	if (r == 0)
-		r = greet(q, err);
-	if (r == 0)
-		r = configure(q, c, err);
-	return r < 0 ? r : qemu_spawn(q, c, agent, console, monitor, err);
+	return source == FROM_FUNCTION ? kn_agent_link_resume(q->link, id, err)
+	                               : kn_agent_link_configure(q->link, &c, err);
 }
 
-static int build(struct qemu *q, const struct kn_sandbox_config *c, struct kn_err *err)
+static void on_restore_told(const json_t *reply, const struct kn_err *err, void *arg)
 {
-	if (asprintf(&q->root_dir, "%s/root", c->run_dir) < 0) {
+	struct qemu *q = arg;
+	struct kn_err why = KN_ERR_INIT;
+
+	/* A socket that ends tells less than QEMU's exit status does. */
+	if (reply || err->code == EPIPE)
+		return;
+	why = *err;
+	kn_while(&why, "restore a guest");
+	end(q, &why);
+}
+
+/* The commands wait in the socket until QEMU reads them: no round trip on the way of a start. */
+static int start_qmp(struct qemu *q, bool restore, int *ret_its, struct kn_err *err)
+{
+	json_t *on = json_pack("{s:[{s:s,s:b}]}", "capabilities", "capability", "x-ignore-shared",
+	                       "state", 1);
+	int ours;
+
+	int r = make_pair(&ours, ret_its, err);
+	if (r == 0)
+		r = kn_qmp_new(q->loop, ours, NULL, NULL, &q->qmp, err);
+	if (r < 0) {
+		json_decref(on);
+		return r;
+	}
+	r = kn_qmp_execute(q->qmp, "migrate-set-capabilities", on, -1, on_restore_told, q, err);
+	if (r < 0 || !restore)
+		return r;
+	return kn_qmp_execute(q->qmp, "migrate-incoming",
+	                      json_pack("{s:s}", "uri", "fd:" QEMU_STATE_FD), -1, on_restore_told, q,
+	                      err);
+}
+
+static int start_lines(struct qemu *q, struct lines *l, enum kn_stream stream, int *ret_its,
+                       struct kn_err *err)
+{
+	int ours;
+
+	int r = make_pipe(&ours, ret_its, err);
+	return r < 0 ? r : lines_start(q, l, ours, stream, err);
+}
+
+static void close_files(struct qemu_files *f)
+{
+	kn_close(f->agent);
+	kn_close(f->console);
+	kn_close(f->monitor);
+	kn_close(f->image);
+	kn_close(f->control);
+}
+
+static int connect_and_spawn(struct qemu *q, const struct qemu_how *how, struct qemu_files *f,
+                             struct kn_err *err)
+{
+	bool restore = how->source != FROM_BOOT;
+
+	f->image = open(q->wish->c.image, O_RDONLY | O_CLOEXEC);
+	if (f->image < 0)
+		return kn_fail(err, errno, "open image %s: %s", q->wish->c.image, strerror(errno));
+	int r = start_link(q, how->source, q->id, &f->agent, err);
+	if (r == 0)
+		r = start_lines(q, &q->console, KN_CONSOLE, &f->console, err);
+	if (r == 0)
+		r = start_lines(q, &q->monitor, KN_MONITOR, &f->monitor, err);
+	if (r == 0 && (restore || how->save_fd >= 0))
+		r = start_qmp(q, restore, &f->control, err);
+	return r < 0 ? r : qemu_spawn(q, f, err);
+}
+
+/* Start one QEMU for the sandbox: the first one, or one that boots after a restore that failed. */
+static int run_qemu(struct qemu *q, const struct qemu_how *how, struct kn_err *err)
+{
+	struct qemu_files f = { -1, -1, -1, -1, -1, how->from.memory_fd, how->from.state_fd,
+		                how->save_fd >= 0 };
+	uint64_t boot_ms = q->wish->c.boot_timeout_ms;
+
+	if (f.shared)
+		f.memory = how->save_fd;
+	q->source = how->source;
+	q->save_fd = how->save_fd;
+	int r = connect_and_spawn(q, how, &f, err);
+	close_files(&f);
+	if (r < 0) {
+		hang_up(q);
+		return r;
+	}
+	note_phase(q, "spawn");
+	q->child.done = on_reaped;
+	r = kn_child_start(q->loop, &q->child, err);
+	if (r == 0)
+		r = arm(q, on_boot_time, how->source == FROM_BOOT ? boot_ms
+		                         : kn_min(boot_ms, (uint64_t)RESTORE_MS), err);
+	if (r < 0) {
+		kill(q->child.pid, SIGKILL);
+		kn_child_stop(&q->child);
+		waitpid(q->child.pid, NULL, 0);
+		q->child.pid = 0;
+		hang_up(q);
+	}
+	return r;
+}
+
+static int build(struct qemu *q, const char *run_dir, const struct qemu_how *how, struct kn_err *err)
+{
+	if (asprintf(&q->root_dir, "%s/root", run_dir) < 0) {
 		q->root_dir = NULL;
 		return kn_fail(err, ENOMEM, "memory for a sandbox");
 	}
 	if (mkdir(q->root_dir, 0700) < 0)
 		return kn_fail(err, errno, "make folder %s: %s", q->root_dir, strerror(errno));
-	int r = start_qemu(q, c, err);
-	if (r < 0)
-		return r;
-	note_phase(q, "spawn");
-	q->child.done = on_reaped;
-	r = kn_child_start(q->loop, &q->child, err);
+	int r = qemu_make_cgroup(q, q->id, err);
 	if (r == 0)
-		r = arm(q, on_boot_time, c->boot_timeout_ms, err);
-	if (r < 0) {
-		kill(q->child.pid, SIGKILL);
-		kn_child_stop(&q->child);
-		waitpid(q->child.pid, NULL, 0);
-	}
-	return r;
+		r = kn_jail_take_uid(q->config->uid_first, q->config->uid_count, &q->uid, err);
+	return r < 0 ? r : run_qemu(q, how, err);
 }
 
-static int qemu_start(struct kn_loop *loop, const void *driver,
-                      const struct kn_sandbox_config *config, const struct kn_sandbox_events *events,
-                      struct kn_sandbox **ret, struct kn_err *err)
+int qemu_begin(struct kn_loop *loop, const struct kn_sandbox_qemu_config *config, struct wish *wish,
+               const char *id, const char *run_dir, const struct kn_sandbox_events *events,
+               const struct qemu_how *how, struct qemu **ret, struct kn_err *err)
 {
-	int r = check_config(config, err);
-
-	if (r < 0)
-		return r;
 	struct qemu *q = calloc(1, sizeof(*q));
-	if (!q)
+
+	if (!q) {
+		free(how->own_dir);
 		return kn_fail(err, ENOMEM, "memory for a sandbox");
+	}
 	q->sb.ops = &kn_sandbox_qemu;
 	q->loop = loop;
-	q->config = driver;
-	q->memory_bytes = config->memory_bytes;
-	q->boot_timeout_ms = config->boot_timeout_ms;
-	q->ready_timeout_ms = config->ready_timeout_ms;
+	q->config = config;
+	q->wish = wish_ref(wish);
+	q->own_dir = how->own_dir;
+	q->bare = how->bare;
 	q->console.watch.fd = q->monitor.watch.fd = -1;
 	q->phase_ns = kn_now_ns();
-	r = build(q, config, err);
+	snprintf(q->id, sizeof(q->id), "%s", id);
+	int r = build(q, run_dir, how, err);
 	if (r < 0) {
 		if (q->cgroup)
 			(void)!kn_cgroup_remove(q->cgroup, NULL);
@@ -446,8 +499,45 @@ static int qemu_start(struct kn_loop *loop, const void *driver,
 		return kn_while(err, "start a microVM under QEMU");
 	}
 	q->events = *events;
-	*ret = &q->sb;
+	*ret = q;
 	return 0;
+}
+
+int qemu_hand_over(struct qemu *q, const char *id, const struct kn_sandbox_events *events,
+                   struct kn_err *err)
+{
+	q->sb.n_phases = 0;
+	q->phase_ns = kn_now_ns();
+	int r = kn_agent_link_resume(q->link, id, err);
+	if (r == 0)
+		r = arm(q, on_ready_time, READY_EXTRA_MS, err);
+	if (r < 0)
+		return r;
+	q->state = PROBING;
+	q->events = *events;
+	return 0;
+}
+
+static int qemu_start(struct kn_loop *loop, const void *driver,
+                      const struct kn_sandbox_config *config, const struct kn_sandbox_events *events,
+                      struct kn_sandbox **ret, struct kn_err *err)
+{
+	const struct kn_sandbox_qemu_config *d = driver;
+	struct qemu_how how = QEMU_HOW_BOOT;
+	struct wish *wish;
+	struct qemu *q;
+
+	int r = check_config(config, err);
+	if (r == 0)
+		r = wish_new(d, config, &wish, err);
+	if (r < 0)
+		return r;
+	r = d->restores ? restores_start(d->restores, wish, events, &q, err)
+	                : qemu_begin(loop, d, wish, config->id, config->run_dir, events, &how, &q, err);
+	wish_unref(wish);
+	if (r == 0)
+		*ret = &q->sb;
+	return r;
 }
 
 /* ---- operations ---------------------------------------------------------------------------- */
@@ -455,26 +545,16 @@ static int qemu_start(struct kn_loop *loop, const void *driver,
 static int qemu_connect(struct kn_sandbox *sb, int *ret_fd, struct kn_err *err)
 {
 	struct qemu *q = kn_container_of(sb, struct qemu, sb);
-	int pair[2];
 
 	if (q->state != SERVING)
 		return kn_fail(err, ENOTCONN, "the function is %s",
 		               q->state < SERVING ? "not ready" : "ending");
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
-		return kn_fail(err, errno, "a socket pair: %s", strerror(errno));
-	int r = kn_mux_open(q->mux, pair[1], err);
-	if (r < 0) {
-		kn_close(pair[0]);
-		return r;
-	}
-	*ret_fd = pair[0];
-	return 0;
+	return kn_agent_link_connect(q->link, ret_fd, err);
 }
 
 static void qemu_stop(struct kn_sandbox *sb, uint64_t grace_ms)
 {
 	struct qemu *q = kn_container_of(sb, struct qemu, sb);
-	struct kn_agent_message m = { .type = KN_AGENT_STOP, .grace_ms = grace_ms };
 	bool alive = q->state == PROBING || q->state == SERVING;
 
 	if (q->state >= DYING)
@@ -482,7 +562,7 @@ static void qemu_stop(struct kn_sandbox *sb, uint64_t grace_ms)
 	q->stopped = true;
 	if (q->state == STOPPING && grace_ms > 0)
 		return;
-	if (!alive || grace_ms == 0 || say(q, &m, NULL) < 0 ||
+	if (!alive || grace_ms == 0 || kn_agent_link_stop(q->link, grace_ms, NULL) < 0 ||
 	    arm(q, on_stop_time, grace_ms + STOP_EXTRA_MS, NULL) < 0) {
 		end(q, NULL);
 		return;

@@ -8,7 +8,7 @@
 #include "host/jail.h"
 #include "oci/sandbox/qemu.h"
 
-enum { AGENT_FD = 3, IMAGE_FD = 4, MAX_ARGS = 64 };
+enum { AGENT_FD = 3, IMAGE_FD, CONTROL_FD, MEMORY_FD, STATE_FD, MAX_ARGS = 64, MAX_FDS = 8 };
 
 #define QEMU_DATA "/usr/share/qemu"
 
@@ -51,30 +51,63 @@ static const char *command_line(struct arguments *a, bool kvm)
 	return kn_arena_printf(&a->arena, "%s tsc_early_khz=%llu", CMDLINE, (unsigned long long)khz);
 }
 
-static void add_machine(struct arguments *a, const struct qemu *q, uint32_t vcpus)
+#define MACHINE "microvm,acpi=on,pit=on,pic=on,rtc=on"
+
+/*
+ * A guest that is saved has its memory in a file that is mapped shared; one that is restored maps that
+ * file privately, so that all of them share the pages that none has written to. The file comes as a
+ * descriptor that can only be read: see sandbox/preload.c.
+ */
+static void add_memory(struct arguments *a, uint64_t mib, const struct qemu_files *f)
+{
+	if (f->memory < 0) {
+		add(a, "-M", MACHINE);
+	} else {
+		add(a, "-M", MACHINE ",memory-backend=ram");
+		add(a, "-object",
+		    kn_arena_printf(&a->arena, "memory-backend-file,id=ram,size=%lluM,"
+		                    "mem-path=/kiln/fd/%d,share=%s", (unsigned long long)mib,
+		                    MEMORY_FD, f->shared ? "on" : "off"));
+	}
+	add(a, "-m", kn_arena_printf(&a->arena, "%lluM", (unsigned long long)mib));
+}
+
+/*
+ * A restored guest has its kernel in memory already: without the options QEMU need not read 53 MB
+ * into its own, for firmware that will not run.
+ */
+static void add_kernel(struct arguments *a, const struct qemu_files *f, bool kvm)
+{
+	if (f->state >= 0) {
+		add(a, "-incoming", "defer");
+		return;
+	}
+	add(a, "-kernel", "/guest/kernel");
+	add(a, "-initrd", "/guest/initramfs");
+	add(a, "-append", command_line(a, kvm));
+}
+
+static void add_machine(struct arguments *a, const struct qemu *q, const struct qemu_files *f)
 {
 	bool kvm = q->config->accel == KN_QEMU_KVM;
+	uint32_t vcpus = q->wish->c.vcpus;
 
-	add(a, "-M", "microvm,acpi=on,pit=on,pic=on,rtc=on");
+	add_memory(a, q->wish->c.memory_bytes >> 20, f);
 	add(a, "-accel", kvm ? "kvm" : "tcg,thread=multi");
 	/* Without these two flags memset and memcpy are loops of wide moves: 12 times faster here. */
 	add(a, "-cpu", kvm ? "host" : "max,-erms,-fsrm");
 	add(a, "-smp", kn_arena_printf(&a->arena, "%u", vcpus ? vcpus : 1));
-	add(a, "-m", kn_arena_printf(&a->arena, "%lluM",
-	                             (unsigned long long)(q->memory_bytes >> 20)));
 	add(a, "-L", QEMU_DATA);
 	add(a, "-nodefaults", NULL);
 	add(a, "-no-user-config", NULL);
 	add(a, "-no-reboot", NULL);
 	add(a, "-display", "none");
 	add(a, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-	add(a, "-kernel", "/guest/kernel");
-	add(a, "-initrd", "/guest/initramfs");
-	add(a, "-append", command_line(a, kvm));
+	add_kernel(a, f, kvm);
 }
 
 /* The image comes as a descriptor, so that its folder may be closed to the jail's user. */
-static void add_devices(struct arguments *a)
+static void add_devices(struct arguments *a, const struct qemu_files *f)
 {
 	add(a, "-chardev", "stdio,id=console,signal=off");
 	add(a, "-serial", "chardev:console");
@@ -86,21 +119,28 @@ static void add_devices(struct arguments *a)
 	add(a, "-device", "virtio-serial-device,max_ports=2");
 	add(a, "-chardev", "socket,id=agent,fd=3");
 	add(a, "-device", "virtserialport,chardev=agent,name=kiln.agent");
+	if (f->control >= 0) {
+		add(a, "-chardev", "socket,id=control,fd=5");
+		add(a, "-mon", "chardev=control,mode=control");
+	}
 }
 
-static int make_cgroup(struct qemu *q, const struct kn_sandbox_config *c, struct kn_err *err)
+int qemu_make_cgroup(struct qemu *q, const char *id, struct kn_err *err)
 {
-	struct kn_cgroup_limits limits = { .memory_bytes = q->memory_bytes +
+	struct kn_cgroup_limits limits = { .memory_bytes = q->wish->c.memory_bytes +
 		                                           q->config->overhead_bytes,
+		                           .cpu_millis = q->wish->c.cpu_milli,
 		                           .pids = q->config->max_pids };
 	struct kn_cgroup_host host;
 
 	int r = kn_cgroup_find("/proc/self/mountinfo", &host, err);
-	return r < 0 ? r : kn_cgroup_new(&host, q->config->cgroup, c->id, &limits, &q->cgroup, err);
+	return r < 0 ? r : kn_cgroup_new(&host, q->config->cgroup, id, &limits, &q->cgroup, err);
 }
 
+#define PRELOAD "/kiln/preload.so"
+
 static int spawn(struct qemu *q, const char *const *argv, const struct kn_fd_map *fds, size_t n_fds,
-                 struct kn_err *err)
+                 bool preload, struct kn_err *err)
 {
 	static const char *const kvm[] = { "/dev/kvm", NULL };
 	static const struct kn_rlimit limits[] = { { RLIMIT_CORE, 0, 0 },
@@ -113,16 +153,19 @@ static int spawn(struct qemu *q, const char *const *argv, const struct kn_fd_map
 		{ .source = "/usr/share/seabios", .optional = true },   /* QEMU_DATA links there */
 		{ .source = q->config->kernel, .target = "/guest/kernel" },
 		{ .source = q->config->initramfs, .target = "/guest/initramfs" },
+		{ .source = preload ? q->config->preload : "/", .target = PRELOAD },
 	};
+	static const char *const env[] = { "LD_PRELOAD=" PRELOAD, NULL };
 	struct kn_jail_config jail = { .root_dir = q->root_dir,
 		                       .binds = binds,
-		                       .n_binds = KN_ARRAY_LEN(binds),
+		                       .n_binds = KN_ARRAY_LEN(binds) - (preload ? 0 : 1),
 		                       .devices = q->config->accel == KN_QEMU_KVM ? kvm : NULL,
 		                       .uid = q->uid,
 		                       .gid = (gid_t)q->uid,
 		                       .cgroup = q->cgroup };
 	struct kn_spawn_config s = { .path = q->config->qemu,
 		                     .argv = argv,
+		                     .env = preload ? env : NULL,
 		                     .fds = fds,
 		                     .n_fds = n_fds,
 		                     .rlimits = limits,
@@ -130,35 +173,31 @@ static int spawn(struct qemu *q, const char *const *argv, const struct kn_fd_map
 	return kn_jail_spawn(&jail, &s, &q->child.pid, NULL, err);
 }
 
-static int open_image(const char *path, struct kn_err *err)
+static size_t map_fds(const struct qemu_files *f, struct kn_fd_map fds[MAX_FDS])
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	const struct kn_fd_map all[] = { { f->console, 1 },          { f->monitor, 2 },
+		                         { f->agent, AGENT_FD },     { f->image, IMAGE_FD },
+		                         { f->control, CONTROL_FD }, { f->memory, MEMORY_FD },
+		                         { f->state, STATE_FD } };
+	size_t n = 0;
 
-	if (fd < 0)
-		return kn_fail(err, errno, "open image %s: %s", path, strerror(errno));
-	return fd;
+	for (size_t i = 0; i < KN_ARRAY_LEN(all); i++)
+		if (all[i].from >= 0)
+			fds[n++] = all[i];
+	return n;
 }
 
-int qemu_spawn(struct qemu *q, const struct kn_sandbox_config *c, int agent_fd, int console_fd,
-               int monitor_fd, struct kn_err *err)
+int qemu_spawn(struct qemu *q, const struct qemu_files *files, struct kn_err *err)
 {
 	struct arguments a = { .n = 0 };
+	struct kn_fd_map fds[MAX_FDS];
 
-	kn_auto(kn_close) int image = open_image(c->image, err);
-	if (image < 0)
-		return image;
-	int r = make_cgroup(q, c, err);
-	if (r == 0)
-		r = kn_jail_take_uid(q->config->uid_first, q->config->uid_count, &q->uid, err);
-	if (r < 0)
-		return r;
 	kn_arena_init(&a.arena);
 	add(&a, "qemu", NULL);
-	add_machine(&a, q, c->vcpus);
-	add_devices(&a);
-	const struct kn_fd_map fds[] = { { console_fd, 1 }, { monitor_fd, 2 },
-		                         { agent_fd, AGENT_FD }, { image, IMAGE_FD } };
-	r = spawn(q, a.at, fds, KN_ARRAY_LEN(fds), err);
+	add_machine(&a, q, files);
+	add_devices(&a, files);
+	size_t n = map_fds(files, fds);
+	int r = spawn(q, a.at, fds, n, files->memory >= 0, err);
 	kn_arena_fini(&a.arena);
 	return r;
 }
