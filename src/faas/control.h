@@ -32,6 +32,9 @@ struct kn_control_config {
 	struct kn_engine *engine;
 	struct kn_images *images;     /* oci/image.h */
 	const json_t *node;           /* what `kiln doctor` found: answers /kiln/v1/node */
+	/** Append families of what the control does not know (base/metric.h); NULL: there are none. */
+	void (*metrics)(struct kn_buf *page, void *arg);
+	void *metrics_arg;
 	const char *tmp_dir;          /* on the image store's file system: archives under way */
 	uint64_t max_image_bytes;     /* largest archive that may be imported */
 	uint64_t max_body_bytes;      /* largest JSON body */

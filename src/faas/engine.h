@@ -172,7 +172,10 @@ kn_must_use int kn_engine_instances(const struct kn_engine *e, struct kn_view na
 /** How many functions there are. */
 size_t kn_engine_count(const struct kn_engine *e);
 
-/** Prometheus text of all functions, with the OpenFaaS gateway's names. */
+/**
+ * The engine's families (base/metric.h): of all functions, with the names of OpenFaaS' gateway and
+ * our own, and of the node.
+ */
 void kn_engine_metrics(const struct kn_engine *e, struct kn_buf *ret);
 
 /**
@@ -238,7 +241,14 @@ struct kn_service *kn_engine_find(struct kn_engine *e, struct kn_view name);
 /** Borrowed. */
 const struct kn_function *kn_service_function(const struct kn_service *s);
 
-enum kn_start { KN_WARM, KN_COLD };
+enum kn_start {
+	KN_WARM,
+	KN_PREWARMED, /* the first request of an instance that was ready before it came */
+	KN_COLD,      /* it waited for an instance that had to be made */
+};
+
+/** "warm", "prewarmed" or "cold". */
+const char *kn_start_name(enum kn_start start);
 
 enum { KN_CALL_PHASES = KN_MAX_PHASES + 1 }; /* "queue", then those of the driver */
 
@@ -257,7 +267,7 @@ struct kn_call {
 	void (*lost)(struct kn_call *call, const struct kn_err *why);
 
 	struct kn_instance *instance;  /* NULL once lost() has run */
-	enum kn_start start;	       /* cold: it waited for an instance that had to be made */
+	enum kn_start start;
 	uint64_t began_ns, granted_ns; /* monotonic */
 	struct kn_phase phases[KN_CALL_PHASES];
 	size_t n_phases;

@@ -5,7 +5,7 @@
  *
  * Fields that the gateway adds, to the request and to the reply: X-Call-Id (the client's own when
  * it is a plain token of at most 64 characters), X-Start-Time (wall nanoseconds). To the reply:
- * X-Kiln-Start (cold or warm) and Server-Timing (phases in milliseconds; the last one, "function",
+ * X-Kiln-Start (cold, prewarmed or warm) and Server-Timing (phases in milliseconds; the last one, "function",
  * ends with the reply's head). Its own errors are JSON: {"error": ..., "hint": ...}.
  *
  * Thread  the loop's

@@ -44,6 +44,10 @@ struct kn_instance {
 	uint64_t started_wall_ns, began_ns;
 	uint64_t ready_ns;	      /* when it became ready; 0 before */
 	uint64_t idle_since_ns;	      /* when its last request ended, or it became ready */
+	struct {
+		uint64_t at_ns; /* when it was looked at; 0: not yet */
+		uint64_t memory_bytes, cpu_ns;
+	} usage; /* the engine's, for its metrics */
 	bool failed; /* kn_instance_fail() was called, because of */
 	struct kn_err why;
 	struct kn_call *calls;	      /* those that hold it */

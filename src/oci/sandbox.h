@@ -140,6 +140,8 @@ struct kn_sandbox_ops {
 /** Every driver's sandbox begins with this; the pool uses the functions below. */
 struct kn_sandbox {
 	const struct kn_sandbox_ops *ops;
+	const char *kind;                        /* how it was started, known when ready is called:
+	                                          * "restore", "prepared"; static; NULL: "boot" */
 	struct kn_phase phases[KN_MAX_PHASES];   /* filled when ready is called */
 	size_t n_phases;
 };

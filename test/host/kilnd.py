@@ -398,7 +398,7 @@ class Functions(Case):
             self.assertTrue(a.startswith(b"HTTP/1.1 200 "), a)
         self.assertEqual(sum(b"X-Kiln-Start: cold" in a for a in answers), 100)
         text = self.curl(*self.basic(node), node.url + "/metrics").decode()
-        self.assertIn('kiln_function_starts_total{function_name="f.openfaas-fn"} 1\n', text)
+        self.assertIn('kiln_starts_total{function_name="f.openfaas-fn",kind="boot"} 1\n', text)
 
     def test_tokens_for_functions(self):
         node = self.served(auth="token")
@@ -483,7 +483,7 @@ class Bare(Case):
         self.assertIn(502, codes)
         self.assertIn(503, codes)
         text = self.curl(*self.basic(node), node.url + "/metrics").decode()
-        starts = int(re.search(r"kiln_function_starts_total\{[^}]*\} (\d+)", text)[1])
+        starts = int(re.search(r"kiln_starts_total\{[^}]*\} (\d+)", text)[1])
         self.assertLess(starts, 10)
 
     def test_simultaneous_requests_share_one_instance(self):
@@ -495,7 +495,7 @@ class Bare(Case):
             for i, c in enumerate(calls):
                 self.assertIn(b"%04d" % i, c.result())
         text = self.curl(*self.basic(node), node.url + "/metrics").decode()
-        self.assertIn('kiln_function_starts_total{function_name="b.openfaas-fn"} 1\n', text)
+        self.assertIn('kiln_starts_total{function_name="b.openfaas-fn",kind="boot"} 1\n', text)
 
     def test_killed_node_takes_its_monitors_along(self):
         node = self.bare()

@@ -275,6 +275,8 @@ static int open_control(struct kn_node *n, struct kn_err *err)
 	config.images = n->images;
 	config.node = n->report;
 	config.tmp_dir = n->tmp_dir;
+	config.metrics = kn_node_metrics;
+	config.metrics_arg = n;
 	return kn_control_new(&config, &n->control, err);
 }
 

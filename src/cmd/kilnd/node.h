@@ -46,6 +46,9 @@ struct kn_node {
 kn_must_use int kn_node_open(struct kn_node *n, const struct kn_kilnd_options *options,
 			     struct kn_err *err);
 
+/** The families of /metrics that are the node's: the process, the disk, what is prepared. */
+void kn_node_metrics(struct kn_buf *page, void *node);
+
 /** Serve until a signal has drained the node. */
 kn_must_use int kn_node_run(struct kn_node *n, struct kn_err *err);
 

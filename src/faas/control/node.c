@@ -47,6 +47,8 @@ void show_metrics(const struct call *c)
 	kn_auto(kn_buf_fini) struct kn_buf b = KN_BUF_INIT;
 
 	kn_engine_metrics(c->ctl->config.engine, &b);
+	if (c->ctl->config.metrics)
+		c->ctl->config.metrics(&b, c->ctl->config.metrics_arg);
 	if (b.failed)
 		kn_reply_error(c->x, 503, "out of memory", "try again soon");
 	else

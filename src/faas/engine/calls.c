@@ -80,18 +80,24 @@ static void count(struct kn_service *s, struct kn_call *call, int status, bool o
 	if (call->granted_ns == 0)
 		return;
 	c->done_ns[c->n_done++ % KN_COUNT_RECENT] = now;
-	if (call->start == KN_COLD) {
-		c->cold++;
-	} else {
-		c->warm++;
+	c->calls[call->start]++;
+	if (call->start != KN_COLD)
 		c->recent_ns[c->n_recent++ % KN_COUNT_RECENT] = now - call->began_ns;
-	}
 }
 
 void kn_service_count(struct kn_service *s, int status)
 {
 	s->counts.came++;
 	kn_counts_add(&s->counts, status, 0, true);
+}
+
+const char *kn_start_name(enum kn_start start)
+{
+	static const char *const names[] = { [KN_WARM] = "warm",
+					     [KN_PREWARMED] = "prewarmed",
+					     [KN_COLD] = "cold" };
+
+	return names[start];
 }
 
 /* ---- granting and refusing -------------------------------------------------------------------- */
@@ -105,7 +111,10 @@ static void label(struct kn_call *call, const struct kn_instance *i)
 	uint64_t wait = call->granted_ns - call->began_ns;
 	const struct kn_sandbox *sb = i->sandbox;
 
-	call->start = i->ready_ns > call->began_ns ? KN_COLD : KN_WARM;
+	if (i->ready_ns > call->began_ns)
+		call->start = KN_COLD;
+	else
+		call->start = i->served == 0 && i->in_flight == 1 ? KN_PREWARMED : KN_WARM;
 	call->n_phases = 1;
 	if (call->start == KN_COLD) {
 		uint64_t start = i->ready_ns - i->began_ns;
@@ -123,6 +132,7 @@ static void grant(struct kn_service *s, struct kn_call *call, struct kn_instance
 	kn_instance_enter(i);
 	s->in_flight++;
 	label(call, i);
+	kn_histogram_add(&s->counts.waits, now - call->began_ns);
 	call->granted(call);
 }
 
@@ -312,6 +322,7 @@ void kn_service_on_ready(struct kn_instance *i, void *arg)
 	s->n_cold = kn_min(sb->n_phases, (size_t)KN_MAX_PHASES);
 	memcpy(s->cold, sb->phases, s->n_cold * sizeof(s->cold[0]));
 	s->cold_wall_ns = i->started_wall_ns;
+	kn_counts_started(s, sb);
 	kn_log(KN_INFO, "instance ready", KN_S("fn", s->fn->name), KN_S("instance", i->id),
 	       KN_U("start_us", (i->ready_ns - i->began_ns) / KN_NS_PER_US));
 	if (i->pool == s->coming.pool) {
@@ -367,6 +378,7 @@ void kn_service_on_ended(struct kn_instance *i, const struct kn_err *why, void *
 	bool by_itself = i->failed || i->state < KN_INSTANCE_DRAINING;
 
 	kn_series_keep(s, i->sandbox);
+	kn_usage_keep(s, i);
 	lose_calls(i, why);
 	if (why->code != 0 && by_itself && i->pool == s->coming.pool)
 		first_ended(s, i, why);

@@ -24,20 +24,11 @@ struct gather {
 	bool ended; /* gauges are left out */
 };
 
-static void escape(struct kn_buf *b, const char *text)
-{
-	for (; *text; text++) {
-		if (*text == '\\' || *text == '"')
-			kn_buf_add(b, "\\", 1);
-		kn_buf_add(b, *text == '\n' ? "\\n" : text, *text == '\n' ? 2 : 1);
-	}
-}
-
 static void print_labels(struct kn_buf *b, const struct kn_counter *c)
 {
 	for (size_t i = 0; i < KN_COUNTER_LABELS && c->labels[i].name; i++) {
 		kn_buf_printf(b, ",%s=\"", c->labels[i].name);
-		escape(b, c->labels[i].value);
+		kn_metric_escape(b, c->labels[i].value);
 		kn_buf_adds(b, "\"");
 	}
 }
@@ -168,8 +159,8 @@ void kn_series_print(const struct kn_service *services, struct kn_buf *ret)
 	for (size_t i = 0; i < l.n; i++) {
 		const struct kn_series *one = &l.at[i];
 		if (strcmp(last, one->name) != 0)
-			kn_buf_printf(ret, "# HELP %s %s\n# TYPE %s %s\n", one->name, one->help,
-				      one->name, one->gauge ? "gauge" : "counter");
+			kn_metric_family(ret, one->name, one->gauge ? KN_GAUGE : KN_COUNTER,
+					 one->help);
 		last = one->name;
 		kn_buf_printf(ret, "%s{function_name=\"%s.%s\"%s} %llu\n", one->name,
 			      one->service->fn->name, one->service->fn->ns, one->labels,

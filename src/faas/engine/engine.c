@@ -332,8 +332,9 @@ int kn_engine_live(const struct kn_engine *e, struct kn_view name, bool usage,
 	*ret = (struct kn_function_live){
 		.invocations = s->counts.came,
 		.failed = s->counts.failed,
-		.cold = s->counts.cold,
-		.warm = s->counts.warm,
+		.cold = s->counts.calls[KN_COLD],
+		.prewarmed = s->counts.calls[KN_PREWARMED],
+		.warm = s->counts.calls[KN_WARM],
 		.waiting = s->waiting,
 		.wanted = kn_service_floor(s),
 		.hypervisor = c->hypervisor,
@@ -385,18 +386,6 @@ int kn_engine_instances(const struct kn_engine *e, struct kn_view name,
 	for (size_t n = 0; n < s->n_old; n++)
 		visit_instances(s->old[n], each, arg);
 	return 0;
-}
-
-void kn_engine_metrics(const struct kn_engine *e, struct kn_buf *ret)
-{
-	kn_counts_print(e->all, ret);
-	kn_series_print(e->all, ret);
-	kn_buf_printf(ret,
-		      "# HELP kiln_node_instances Instances on this node.\n"
-		      "# TYPE kiln_node_instances gauge\nkiln_node_instances %u\n"
-		      "# HELP kiln_node_promised_bytes Memory promised to instances.\n"
-		      "# TYPE kiln_node_promised_bytes gauge\nkiln_node_promised_bytes %llu\n",
-		      e->n_instances, (unsigned long long)e->memory_bytes);
 }
 
 int kn_engine_logs(const struct kn_engine *e, struct kn_view name, size_t tail, uint64_t since_ns,
@@ -485,6 +474,7 @@ void kn_engine_free(struct kn_engine *e)
 	kn_defer_stop(&e->drained);
 	free_list(&e->all);
 	free_list(&e->leaving);
+	free(e->phase_times);
 	free(e->run_dir);
 	free(e);
 }

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "base/metric.h"
 #include "faas/engine.h"
 #include "faas/pool.h"
 
@@ -46,17 +47,22 @@ void kn_log_ring_follow(struct kn_log_ring *r, struct kn_log_follow *f);
 
 struct kn_service;
 
-enum { KN_COUNT_CODES = 24, KN_COUNT_BUCKETS = 11, KN_COUNT_RECENT = 64 };
+enum { KN_COUNT_CODES = 24, KN_COUNT_KINDS = 4, KN_COUNT_RECENT = 64 };
 
 /* What came of a function's requests. */
 struct kn_counts {
-	uint64_t came, finished, failed, cold, warm;
+	uint64_t came, finished, failed;
+	uint64_t calls[KN_COLD + 1]; /* those that got an instance, by enum kn_start */
 	struct {
 		int code;
+		struct kn_histogram time; /* from the request to its answer */
+	} codes[KN_COUNT_CODES]; /* codes beyond these are counted under 0 */
+	struct kn_histogram waits; /* for an instance */
+	struct {
+		const char *kind; /* static; NULL: not used. The last one takes what is beyond */
 		uint64_t n;
-	} codes[KN_COUNT_CODES];	    /* codes beyond these are counted under 0 */
-	uint64_t buckets[KN_COUNT_BUCKETS]; /* not cumulative; slower ones only in finished */
-	uint64_t sum_ns;
+	} kinds[KN_COUNT_KINDS]; /* instances that became ready */
+	uint64_t ended_cpu_ns;	 /* of instances that are gone */
 	uint64_t recent_ns[KN_COUNT_RECENT]; /* warm ones, a ring */
 	uint64_t n_recent;
 	uint64_t done_ns[KN_COUNT_RECENT]; /* when instances answered, a ring */
@@ -73,8 +79,11 @@ uint64_t kn_counts_median(const struct kn_counts *c);
 /** How long until `ahead` more requests are answered, by the rate of late; 0: nobody knows. */
 uint64_t kn_counts_wait_ns(const struct kn_counts *c, uint64_t ahead);
 
-/** The exposition lines of all functions; services is the engine's list. */
-void kn_counts_print(const struct kn_service *services, struct kn_buf *ret);
+/** An instance became ready: how, and what its phases took. */
+void kn_counts_started(struct kn_service *s, const struct kn_sandbox *sb);
+
+/** Remember what an instance used, as it ends. */
+void kn_usage_keep(struct kn_service *s, struct kn_instance *i);
 
 /* Numbers of drivers: one name with one set of labels each. */
 struct kn_series;
@@ -153,6 +162,8 @@ struct kn_engine {
 	uint64_t memory_bytes; /* promised to instances */
 	kn_engine_rolled rolled;
 	void *rolled_arg;
+	struct kn_phase_time *phase_times; /* metrics.c */
+	size_t n_phase_times;
 	bool draining;
 	struct kn_defer drained;
 	void (*drain_done)(void *arg);

@@ -215,7 +215,7 @@ int kn_relay_reply_fields(struct kn_relay *r, const struct kn_http_head *reply,
 	out[n++] = (struct kn_header){ KN_VIEW("X-Call-Id"), r->call_id };
 	out[n++] = (struct kn_header){ KN_VIEW("X-Start-Time"), kn_view_of(r->start_text) };
 	if (r->call.granted_ns) {
-		struct kn_view start = r->call.start == KN_COLD ? KN_VIEW("cold") : KN_VIEW("warm");
+		struct kn_view start = kn_view_of(kn_start_name(r->call.start));
 		out[n++] = (struct kn_header){ KN_VIEW("X-Kiln-Start"), start };
 		out[n++] = (struct kn_header){ KN_VIEW("Server-Timing"), timing(r) };
 	}

@@ -288,6 +288,7 @@ static int get_monitor(const struct kn_sandbox_kvm_config *driver, struct hello_
 	if (driver->shells && kvm_shells_take(driver->shells, &m)) {
 		if (say_hello(m.sock, hello, NULL) == 0) {
 			k->from_shell = true;
+			k->sb.kind = "prepared";
 			goto have;
 		}
 		/* It died a moment ago: as if there had been none. */

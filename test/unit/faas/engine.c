@@ -616,12 +616,27 @@ static void metrics_have_the_gateways_names(void **state)
 	static const char *const LINES[] = {
 		"gateway_function_invocation_total{function_name=\"hello.openfaas-fn\",code=\"200\"} 1\n",
 		"gateway_function_invocation_total{function_name=\"hello.openfaas-fn\",code=\"413\"} 1\n",
-		"gateway_functions_seconds_bucket{function_name=\"hello.openfaas-fn\",le=\"0.025\"} 1\n",
-		"gateway_functions_seconds_bucket{function_name=\"hello.openfaas-fn\",le=\"0.05\"} 2\n",
-		"gateway_functions_seconds_count{function_name=\"hello.openfaas-fn\"} 2\n",
+		"gateway_functions_seconds_bucket{function_name=\"hello.openfaas-fn\",code=\"200\","
+		"le=\"0.025\"} 0\n",
+		"gateway_functions_seconds_bucket{function_name=\"hello.openfaas-fn\",code=\"200\","
+		"le=\"0.05\"} 1\n",
+		"gateway_functions_seconds_count{function_name=\"hello.openfaas-fn\",code=\"200\"} 1\n",
+		"gateway_functions_seconds_count{function_name=\"hello.openfaas-fn\",code=\"413\"} 1\n",
 		"gateway_function_invocation_started{function_name=\"hello.openfaas-fn\"} 2\n",
 		"gateway_service_count{function_name=\"hello.openfaas-fn\"} 1\n",
 		"# TYPE gateway_functions_seconds histogram\n",
+		"kiln_calls_total{function_name=\"hello.openfaas-fn\",start=\"cold\"} 1\n",
+		"kiln_calls_total{function_name=\"hello.openfaas-fn\",start=\"warm\"} 0\n",
+		"kiln_starts_total{function_name=\"hello.openfaas-fn\",kind=\"boot\"} 1\n",
+		"kiln_start_phase_seconds_count{class=\"microvm\",kind=\"boot\",phase=\"boot\"} 1\n",
+		"kiln_start_phase_seconds_sum{class=\"microvm\",kind=\"boot\",phase=\"boot\"} "
+		"0.030000000\n",
+		"kiln_queue_wait_seconds_sum{function_name=\"hello.openfaas-fn\"} 0.030000000\n",
+		"kiln_queue_length{function_name=\"hello.openfaas-fn\"} 0\n",
+		"kiln_instances{function_name=\"hello.openfaas-fn\",state=\"ready\"} 1\n",
+		"kiln_memory_bytes{function_name=\"hello.openfaas-fn\"} 4096\n",
+		"kiln_cpu_seconds_total{function_name=\"hello.openfaas-fn\"} 0.000001000\n",
+		"kiln_node_instances 1\n",
 	};
 	for (size_t i = 0; i < KN_ARRAY_LEN(LINES); i++) {
 		if (!strstr(text.ptr, LINES[i]))
@@ -629,6 +644,45 @@ static void metrics_have_the_gateways_names(void **state)
 	}
 	kn_buf_fini(&text);
 }
+
+static void assert_metric(const char *line, bool there)
+{
+	kn_auto(kn_buf_fini) struct kn_buf text = KN_BUF_INIT;
+
+	kn_engine_metrics(engine, &text);
+	if (!strstr(text.ptr, line) == there)
+		fail_msg("'%s' is %sin\n%s", line, there ? "not " : "", text.ptr);
+}
+
+/* The first request of an instance that was made before; counters outlive instances, not functions. */
+static void metrics_outlive_instances_but_not_functions(void **state)
+{
+	struct kn_function *fn = play_function("hello");
+	struct request r;
+
+	(void)state;
+	fn->scale_min = 1;
+	struct kn_service *s = deploy(fn);
+	play_pass(5);
+	ask(s, &r);
+	assert_int_equal(r.call.start, KN_PREWARMED);
+	assert_metric("kiln_instances{function_name=\"hello.openfaas-fn\",state=\"busy\"} 1\n", true);
+	kn_engine_release(&r.call, 200, false);
+	assert_metric("kiln_calls_total{function_name=\"hello.openfaas-fn\",start=\"prewarmed\"} 1\n",
+		      true);
+	kn_fake_end(play.fake.newest, "gone");
+	play_pass(1000);
+	assert_metric("kiln_cpu_seconds_total{function_name=\"hello.openfaas-fn\"} 0.000002000\n", true);
+	assert_metric("kiln_starts_total{function_name=\"hello.openfaas-fn\",kind=\"boot\"} 2\n", true);
+	assert_metric("kiln_crashes_total{function_name=\"hello.openfaas-fn\"} 1\n", true);
+	assert_ok(kn_engine_remove(engine, KN_VIEW("hello"), NULL, NULL, NULL), NULL);
+	play_pass(1000);
+	assert_metric("hello", false);
+	assert_metric("kiln_start_phase_seconds_count{class=\"microvm\",kind=\"boot\",phase=\"boot\"} 2\n",
+		      true);
+}
+
+#define ENGINE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
 {
@@ -656,6 +710,7 @@ int main(void)
 		ENGINE(log_keeps_the_newest_lines_and_feeds_followers),
 		ENGINE(log_flood_is_cut_and_the_rest_is_counted),
 		ENGINE(metrics_have_the_gateways_names),
+		ENGINE(metrics_outlive_instances_but_not_functions),
 		ENGINE(drivers_counters_rise_across_instances),
 		ENGINE(a_packet_functions_next_instance_starts_beside_the_old),
 	};
