@@ -51,6 +51,7 @@ struct kn_histogram {
 	uint64_t count, sum_ns;
 };
 
+/** Count one duration. */
 void kn_histogram_add(struct kn_histogram *h, uint64_t ns);
 
 /** The lines of one histogram: its buckets, sum and count. */
