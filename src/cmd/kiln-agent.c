@@ -18,6 +18,7 @@ static struct {
 	struct kn_agent *agent;
 	struct kn_defer reap;
 	bool guest;
+	struct kn_container_config guest_root;
 	struct kn_contained contained;
 } self;
 
@@ -61,6 +62,7 @@ static int prepare(const struct kn_agent_message *configure, void *arg, struct k
 	int r = 0;
 
 	(void)arg;
+	self.guest_root.read_only_root = configure->read_only_root;
 	if (configure->address.len > 0)
 		r = kn_guest_network(configure->address, configure->gateway, err);
 	if (r == 0)
@@ -88,6 +90,19 @@ static void failed(const struct kn_err *err, void *arg)
 	die(err);
 }
 
+static int seal(void *arg, struct kn_err *err)
+{
+	(void)arg;
+	return kn_container_close(&self.guest_root, err);
+}
+
+static uint64_t oom_kills(void *arg)
+{
+	(void)arg;
+	kn_auto(kn_close) int fd = open("/proc/vmstat", O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? 0 : kn_oom_kills(fd);
+}
+
 static int prepare_container(const struct kn_agent_message *configure, void *arg,
                              struct kn_err *err)
 {
@@ -99,7 +114,14 @@ static int seal_container(void *arg, struct kn_err *err)
 	return kn_contained_seal(arg, err);
 }
 
+static uint64_t oom_kills_in_container(void *arg)
+{
+	return kn_contained_oom_kills(arg);
+}
+
 static const struct kn_agent_config guest_config = { .prepare = prepare,
+	                                             .seal = seal,
+	                                             .oom_kills = oom_kills,
 	                                             .greet = greet,
 	                                             .resume = resume,
 	                                             .failed = failed };
@@ -108,6 +130,7 @@ static struct kn_agent_config container_config(void)
 {
 	return (struct kn_agent_config){ .prepare = prepare_container,
 		                         .seal = seal_container,
+		                         .oom_kills = oom_kills_in_container,
 		                         .failed = failed,
 		                         .id_first = self.contained.id_first,
 		                         .final_pipe = true,

@@ -331,6 +331,24 @@ int kn_cgroup_join(int dir_fd, struct kn_err *err)
 	return write_number(dir_fd, "cgroup.procs", 0, err) < 0 ? kn_while(err, "join the cgroup") : 0;
 }
 
+int kn_cgroup_open_events(int memory_dir_fd)
+{
+	int fd = openat(memory_dir_fd, "memory.events", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		fd = openat(memory_dir_fd, "memory.oom_control", O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+uint64_t kn_oom_kills(int fd)
+{
+	char text[16 * 1024];
+	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+
+	text[n > 0 ? n : 0] = '\0';
+	return number_after(text, "oom_kill");
+}
+
 static int kill_members(int dir)
 {
 	int found = 0, pid;

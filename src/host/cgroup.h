@@ -73,6 +73,15 @@ size_t kn_cgroup_dirs(const struct kn_cgroup *cg, int ret[KN_CGROUP_MAX_DIRS]);
 /** Put the calling process into the cgroup of a folder. Errors: what the kernel said. */
 kn_must_use int kn_cgroup_join(int dir_fd, struct kn_err *err);
 
+/**
+ * The file of a memory cgroup's folder that counts kills, for kn_oom_kills(): fit to be kept where the
+ * folder must not be. Returns a close-on-exec descriptor or -errno.
+ */
+int kn_cgroup_open_events(int memory_dir_fd);
+
+/** Processes killed for want of memory, by such a file or by /proc/vmstat; 0 when it does not say. */
+uint64_t kn_oom_kills(int fd);
+
 /** Kill everything in it, and what those start meanwhile. Returns 0 or -errno. */
 int kn_cgroup_kill(const struct kn_cgroup *cg, struct kn_err *err);
 

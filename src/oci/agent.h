@@ -32,6 +32,8 @@ struct kn_agent_config {
 	 * have. Called once, before anything of the function runs. NULL: nothing to do.
 	 */
 	int (*seal)(void *arg, struct kn_err *err);
+	/** How many processes the kernel has killed for want of memory so far. NULL: nobody knows. */
+	uint64_t (*oom_kills)(void *arg);
 	uid_t id_first;            /* before seal(): what the function's user 0 is here */
 	bool final_pipe;           /* the host does not come back: the pipe's end is the end */
 	/** Set clock and entropy. NULL: leave them. */

@@ -38,6 +38,7 @@ int kn_contained_init(struct kn_contained *c, int argc, char *const *argv, struc
 	*c = (struct kn_contained){ .dir = argv[KN_CONTAINED_DIR],
 		                    .id_first = (uid_t)id,
 		                    .root_bytes = bytes,
+		                    .oom_fd = -1,
 		                    .cgroups = (unsigned)cgroups };
 	/* None of these is the function's business. */
 	for (int fd = KN_CONTAINED_PIPE_FD; fd < KN_CONTAINED_CGROUP_FD + (int)cgroups; fd++)
@@ -45,11 +46,13 @@ int kn_contained_init(struct kn_contained *c, int argc, char *const *argv, struc
 	return 0;
 }
 
-/* The folders of the cgroup lead to the host's: they must not stay open. */
+/* The folders of the cgroup lead to the host's: they must not stay open. The first is memory's. */
 static int join_cgroup(struct kn_contained *c, struct kn_err *err)
 {
 	int r = 0;
 
+	if (c->cgroups > 0)
+		c->oom_fd = kn_cgroup_open_events(KN_CONTAINED_CGROUP_FD);
 	for (unsigned i = 0; i < c->cgroups; i++) {
 		int fd = KN_CONTAINED_CGROUP_FD + (int)i;
 		if (r == 0)
@@ -114,6 +117,11 @@ int kn_contained_prepare(struct kn_contained *c, const struct kn_agent_message *
 	if (r == 0)
 		r = make_root(c, err);
 	return r < 0 ? r : kn_container_root(&c->config, err);
+}
+
+uint64_t kn_contained_oom_kills(const struct kn_contained *c)
+{
+	return c->oom_fd < 0 ? 0 : kn_oom_kills(c->oom_fd);
 }
 
 static int read_filter(struct kn_buf *ret, struct kn_err *err)

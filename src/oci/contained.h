@@ -42,6 +42,7 @@ struct kn_contained {
 	uid_t id_first;
 	uint64_t root_bytes;
 	unsigned cgroups;
+	int oom_fd;                  /* counts kills for memory; -1: not known */
 	struct kn_container_config config;
 	char hostname[65], root[512];
 };
@@ -57,6 +58,9 @@ kn_must_use int kn_contained_init(struct kn_contained *c, int argc, char *const 
 /** For kn_agent_config.prepare: cgroup, root, mounts. */
 kn_must_use int kn_contained_prepare(struct kn_contained *c, const struct kn_agent_message *m,
                                      struct kn_err *err);
+
+/** For kn_agent_config.oom_kills. */
+uint64_t kn_contained_oom_kills(const struct kn_contained *c);
 
 /** For kn_agent_config.seal: user namespace, capabilities, system call filter. */
 kn_must_use int kn_contained_seal(struct kn_contained *c, struct kn_err *err);

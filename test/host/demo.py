@@ -50,7 +50,7 @@ class Demo(unittest.TestCase):
         output, _ = p.communicate(timeout=280)
         self.assertEqual(p.returncode, 0, output)
         self.assertNotIn("WRONG", output)
-        for name in ("telemetry", "checksum", "denoise", "firewall"):
+        for name in ("telemetry", "checksum", "contained", "denoise", "firewall"):
             self.assertRegex(output, rf"   {name} .* right")
         self.check_nothing_left(output)
 

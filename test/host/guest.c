@@ -124,7 +124,8 @@ int guest_setup(const char *build)
 	snprintf(preload, sizeof(preload), "%s/" KN_QEMU_PRELOAD, build);
 	guest_driver.preload = preload;
 	guest_driver.cgroup = guest_cgroup;
-	return guest_setup_with(build, &kn_sandbox_qemu, &guest_driver, NULL);
+	static const char *const programs[] = { "hostile", NULL };
+	return guest_setup_with(build, &kn_sandbox_qemu, &guest_driver, programs);
 }
 
 void guest_teardown(void)

@@ -11,6 +11,7 @@
 #include "test.h"
 
 #define APP(...) ((const char *[]){ "/app", __VA_ARGS__, NULL })
+#define HOSTILE ((const char *[]){ "/hostile", NULL })
 
 static pid_t pid_of(struct guest *g)
 {
@@ -98,6 +99,41 @@ static void read_slowly(struct guest *g, int fd, size_t body_len)
 	if (!head || got != head + body_len)
 		fail_msg("%zu bytes came of %zu and a head of %zu; read gave %zd; guest %s: %s", got,
 		         body_len, head, n, g->ended ? "ended" : "lives", g->why.text);
+}
+
+/* What a deployment may ask of the root: secrets in it, and that it cannot be written. */
+static void secrets_and_a_read_only_root(void **state)
+{
+	static const struct kn_sandbox_file files[] = {
+		{ "/var/openfaas/secrets/key", { "s3cret", 6 }, 0400 },
+	};
+	struct kn_sandbox_config c = guest_config(HOSTILE);
+	struct guest g;
+	struct reply r;
+
+	(void)state;
+	c.contract = KN_CONTRACT_STDIO;
+	c.time_limit_ms = GUEST_SECONDS * 1000;
+	c.user = "app";
+	c.files = files;
+	c.n_files = 1;
+	c.read_only_root = true;
+	guest_start(&g, &c);
+	expect_ready(&g);
+	static const char *const orders[][2] = {
+		{ "read /var/openfaas/secrets/key", "s3cret" },
+		{ "stat /var/openfaas/secrets/key", "uid 1000 gid 1001 mode 400" },
+		{ "write /new", "Read-only file system" },
+		{ "write /tmp/new", "ok" },
+	};
+	for (size_t i = 0; i < KN_ARRAY_LEN(orders); i++) {
+		guest_ask(&g, "POST", "/", orders[i][0], strlen(orders[i][0]), &r);
+		if (r.status != 200 || !strstr(r.body.ptr, orders[i][1]))
+			fail_msg("%s: %d %s", orders[i][0], r.status, r.body.ptr ? r.body.ptr : "");
+		reply_fini(&r);
+	}
+	guest_stop(&g, 0);
+	guest_check_gone(&g);
 }
 
 static void large_bodies_go_both_ways(void **state)
@@ -493,6 +529,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		guest_test(http_function_serves_warm_requests),
+		guest_test(secrets_and_a_read_only_root),
 		guest_test(large_bodies_go_both_ways),
 		guest_test(broken_functions_end_with_a_reason),
 		guest_test(end_of_the_guest_is_told),

@@ -66,6 +66,18 @@ static void say_exited(struct kn_agent *a, int wait_status, const char *text)
 	agent_say(a, &m);
 }
 
+void agent_how(struct kn_agent *a, int wait_status, char *out, size_t len)
+{
+	bool killed = WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL;
+	uint64_t kills = killed && a->config.oom_kills ? a->config.oom_kills(a->config.arg) : 0;
+
+	if (kills > a->oom_kills)
+		snprintf(out, len, "ran out of memory and was killed");
+	else
+		kn_wait_status_text(wait_status, out, len);
+	a->oom_kills = kn_max(a->oom_kills, kills);
+}
+
 /* ---- contract HTTP: one process ------------------------------------------------------------ */
 
 static void on_main_ended(struct process *p, int wait_status)
@@ -77,7 +89,7 @@ static void on_main_ended(struct process *p, int wait_status)
 	output_finish(&a->main_out);
 	if (a->state != ENDED) {
 		probe_stop(a);
-		kn_wait_status_text(wait_status, how, sizeof(how));
+		agent_how(a, wait_status, how, sizeof(how));
 		tail_text(p->tail, p->tail_len, tail, sizeof(tail));
 		snprintf(text, sizeof(text), "%s%s%s%s", how,
 		         a->state == SERVING ? "" : " before it was ready", tail[0] ? ": " : "",

@@ -71,6 +71,7 @@ struct kn_agent {
 	struct call *calls;
 
 	struct kn_timer kill_timer;     /* after STOP: SIGKILL */
+	uint64_t oom_kills;             /* those that were told already */
 };
 
 /* agent.c */
@@ -79,6 +80,8 @@ void agent_say(struct kn_agent *a, const struct kn_agent_message *msg);
 void agent_failed(struct kn_agent *a, const struct kn_err *why);
 void agent_ready(struct kn_agent *a);
 void agent_check_stopped(struct kn_agent *a);
+/** How a process of the function ended, in words: the kernel's killing for memory is told as that. */
+void agent_how(struct kn_agent *a, int wait_status, char *out, size_t len);
 
 /* function.c */
 int function_configure(struct function *f, const struct kn_agent_message *m, uid_t id_first,

@@ -279,7 +279,7 @@ static void on_ended(struct process *p, int wait_status)
 	if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0) {
 		succeed(c);
 	} else {
-		kn_wait_status_text(wait_status, how, sizeof(how));
+		agent_how(a, wait_status, how, sizeof(how));
 		tail_text(p->tail, p->tail_len, tail, sizeof(tail));
 		refuse(c, 500, "the function %s%s%s", how, tail[0] ? ": " : "", tail);
 	}

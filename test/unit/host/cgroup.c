@@ -184,6 +184,12 @@ static void memory_limit_kills_and_is_counted(void **state)
 	assert_true(WIFSIGNALED(status));
 	assert_ok(kn_cgroup_stats(cg, &stats, &err), &err);
 	assert_int_equal(stats.oom_kills, 1);
+	/* The same by a descriptor of one file, as a container's agent keeps it. */
+	int dirs[KN_CGROUP_MAX_DIRS];
+	assert_true(kn_cgroup_dirs(cg, dirs) >= 1);
+	kn_auto(kn_close) int events = kn_cgroup_open_events(dirs[0]);
+	assert_true(events >= 0);
+	assert_int_equal(kn_oom_kills(events), 1);
 	remove_soon(cg);
 }
 
