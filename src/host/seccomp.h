@@ -1,6 +1,7 @@
 /*
- * Installing a compiled filter of system calls. Apart from its compilation (host/seccomp_profile), so
- * that what runs inside a container needs no library for it. Used by oci/container.
+ * Installing a filter of system calls. Apart from the compilation of a container's
+ * (host/seccomp_profile), so that what runs inside it needs no library for it; and the short filter of
+ * a program of our own that knows what it calls. Used by oci/container and kiln-nf.
  *
  * Thread  the calling thread and what it starts from now on
  */
@@ -16,3 +17,13 @@
  * Source  seccomp(2)
  */
 kn_must_use int kn_seccomp_load(struct kn_view filter, struct kn_err *err);
+
+enum { KN_SECCOMP_LIST_MAX = 128 };
+
+/**
+ * Install a filter for good that lets only these system calls through, by their numbers on x86-64
+ * (SYS_...); every other one fails with EPERM, and one of another kind of machine ends the process.
+ *
+ * Errors  EINVAL more than KN_SECCOMP_LIST_MAX; else as kn_seccomp_load()
+ */
+kn_must_use int kn_seccomp_allow(const long *calls, size_t n, struct kn_err *err);

@@ -2,7 +2,7 @@
  * Chains between network interfaces.
  *
  * Theory of operation. First everything is opened that needs root: the interfaces. Then the rights
- * are given up (own user, empty root, no capabilities), and only then anything is read that others
+ * are given up (own user, empty root, no capabilities, few system calls), and only then anything is read that others
  * have written: the chain's file, and frames.
  *
  * Under kilnd there is a socket to it (--control). We say "prepared" there when all is ready but for
@@ -21,11 +21,13 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "cmd/kiln-nf/nf.h"
 #include "host/jail.h"
+#include "host/seccomp.h"
 #include "packet/chain.h"
 #include "packet/runner.h"
 
@@ -132,6 +134,27 @@ static int jail(const struct live *l, struct kn_err *err)
 	if (r == 0 && l->o->control >= 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
 		r = kn_fail(err, errno, "PR_SET_PDEATHSIG: %s", strerror(errno));
 	return r;
+}
+
+/*
+ * What is called from here on, by us and by libc: frames, memory, time, the end. No call that makes a
+ * socket, opens a file or starts a process is among them.
+ */
+static int limit_calls(const struct live *l, struct kn_err *err)
+{
+	static const long calls[] = {
+		SYS_sendmmsg, SYS_recvmsg, SYS_ppoll, SYS_poll, SYS_sched_yield, SYS_rt_sigprocmask,
+		SYS_clock_gettime, SYS_getsockopt, SYS_setsockopt, SYS_ioctl, SYS_sendto,
+		SYS_recvfrom, SYS_sendmsg, SYS_read, SYS_write, SYS_writev, SYS_close, SYS_lseek,
+		SYS_newfstatat, SYS_fstat, SYS_mmap, SYS_munmap, SYS_mremap, SYS_madvise,
+		SYS_mprotect, SYS_brk, SYS_futex, SYS_getrandom, SYS_rt_sigreturn,
+		SYS_rt_sigaction, SYS_restart_syscall, SYS_getpid, SYS_gettid, SYS_tgkill,
+		SYS_exit, SYS_exit_group,
+	};
+
+	if (l->o->keep_root || geteuid() == 0)
+		return 0;
+	return kn_seccomp_allow(calls, KN_ARRAY_LEN(calls), err);
 }
 
 /* ---- talking to the supervisor ------------------------------------------------------------- */
@@ -274,6 +297,8 @@ static int live_run(struct live *l, struct kn_err *err)
 		r = arm(l, true, err);
 	if (r == 0)
 		r = jail(l, err);
+	if (r == 0)
+		r = limit_calls(l, err);
 	if (r == 0)
 		r = load(l, kn_buf_view(&text), err);
 	if (r == 0 && !l->xdp)
