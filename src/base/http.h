@@ -105,7 +105,7 @@ struct kn_http_server_config {
 	uint64_t max_body;        /* bytes; larger ones are answered 413 */
 	uint64_t head_timeout_ms; /* from a connection's first byte to the end of the head */
 	uint64_t idle_timeout_ms; /* between requests, and without progress inside a body */
-	size_t max_connections;   /* more wait in the listen queue */
+	size_t max_connections;   /* idle ones are closed for more; else those wait in the listen queue */
 	const char *server;       /* Server field, or NULL */
 	/** The head of a request is here. Answer now or later; set hooks to receive the body. */
 	void (*request)(struct kn_http_exchange *x, void *arg);

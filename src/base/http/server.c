@@ -9,7 +9,10 @@
  * loop's round. Each connection has one timer that is re-armed lazily: activity only moves a
  * deadline, and the timer looks at it when it fires.
  *
- * syscalls: accept4 setsockopt
+ * When there is no room for another client, the connection without a request that idles for longest
+ * makes it; when none does, clients wait in the kernel's queue.
+ *
+ * syscalls: accept4 recv setsockopt
  */
 #include "base/http/io.h"
 
@@ -28,6 +31,9 @@ enum { DISCARD_AT_MOST = 256 * 1024 };
 
 /* How long a closing connection waits for its peer's end. */
 enum { LINGER_MS = 2000, DRAIN_LINGER_MS = 200 };
+
+/* How long accepting rests when there is no descriptor for a client. */
+enum { ACCEPT_PAUSE_MS = 100 };
 
 struct kn_http_exchange {
 	struct kn_http_server *server;
@@ -65,6 +71,7 @@ struct kn_http_server {
 	struct kn_loop *loop;
 	struct kn_http_server_config config;
 	struct kn_watch listen;
+	struct kn_timer accept_again;
 	struct kn_http_exchange *all;
 	size_t n_connections, n_busy;
 	bool draining;
@@ -162,17 +169,94 @@ static int add_connection(struct kn_http_server *s, int fd)
 	return 0;
 }
 
+/* ---- room for connections --------------------------------------------------------------------- */
+
+static bool is_idle(const struct kn_http_exchange *x)
+{
+	return x->state == HEAD && !x->lost && kn_http_io_input(&x->io).len == 0 &&
+	       kn_http_io_unsent(&x->io) == 0;
+}
+
+/* Its next request may have arrived a moment ago. */
+static bool has_input(const struct kn_http_exchange *x)
+{
+	char byte;
+
+	return recv(x->io.watch.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+static struct kn_http_exchange *longest_idle(const struct kn_http_server *s)
+{
+	struct kn_http_exchange *best = NULL;
+
+	for (struct kn_http_exchange *x = s->all; x; x = x->next) {
+		if (is_idle(x) && (!best || x->deadline_ns < best->deadline_ns))
+			best = x;
+	}
+	return best;
+}
+
+/*
+ * Who holds a connection without a request must not keep others out: the one that idles for longest
+ * is closed. Called outside of every hook, so it may be freed at once.
+ */
+static bool close_longest_idle(struct kn_http_server *s)
+{
+	for (int tries = 0; tries < 8; tries++) {
+		struct kn_http_exchange *x = longest_idle(s);
+		if (!x)
+			return false;
+		if (!has_input(x)) {
+			free_connection(x);
+			return true;
+		}
+		set_deadline(x, s->config.idle_timeout_ms);   /* it is at work, in this very round */
+	}
+	return false;
+}
+
+/*
+ * Without a descriptor or memory for it a client stays in the kernel's queue, and the listener stays
+ * readable: without a pause the loop would do nothing but ask for it.
+ */
+static void pause_accepting(struct kn_http_server *s)
+{
+	uint64_t due = kn_loop_now(s->loop) + ACCEPT_PAUSE_MS * KN_NS_PER_MS;
+
+	kn_watch_want(&s->listen, 0);
+	if (kn_timer_start(s->loop, &s->accept_again, due, NULL) < 0)
+		kn_watch_want(&s->listen, EPOLLIN); /* rather busy than deaf */
+}
+
+static void on_accept_again(struct kn_timer *t)
+{
+	struct kn_http_server *s = kn_container_of(t, struct kn_http_server, accept_again);
+
+	kn_watch_want(&s->listen, EPOLLIN);
+}
+
+static bool is_want_of_room(int error)
+{
+	return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
 static void on_accept(struct kn_watch *w, uint32_t events)
 {
 	struct kn_http_server *s = kn_container_of(w, struct kn_http_server, listen);
 
 	(void)events;
 	for (int i = 0; i < 64; i++) {
-		if (s->n_connections >= s->config.max_connections) {
+		if (s->n_connections >= s->config.max_connections && !close_longest_idle(s)) {
 			kn_watch_want(&s->listen, 0); /* the rest waits in the kernel's queue */
 			return;
 		}
 		int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (fd < 0 && is_want_of_room(errno)) {
+			if (close_longest_idle(s))
+				continue;
+			pause_accepting(s);
+			return;
+		}
 		if (fd < 0)
 			return;
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
@@ -719,6 +803,7 @@ int kn_http_server_new(struct kn_loop *loop, int listen_fd,
 	s->loop = loop;
 	s->config = *config;
 	s->listen = (struct kn_watch){ .fd = listen_fd, .events = EPOLLIN, .call = on_accept };
+	s->accept_again.call = on_accept_again;
 	int r = kn_watch_start(loop, &s->listen, err);
 	if (r < 0) {
 		free(s);
@@ -731,6 +816,7 @@ int kn_http_server_new(struct kn_loop *loop, int listen_fd,
 void kn_http_server_drain(struct kn_http_server *s)
 {
 	s->draining = true;
+	kn_timer_stop(&s->accept_again);
 	kn_watch_stop(&s->listen);
 	kn_close(kn_take_fd(s->listen.fd));
 	for (struct kn_http_exchange *x = s->all, *next; x; x = next) {
@@ -755,6 +841,7 @@ void kn_http_server_free(struct kn_http_server *s)
 		tell_gone(x);
 		free_connection(x);
 	}
+	kn_timer_stop(&s->accept_again);
 	kn_watch_stop(&s->listen);
 	kn_close(s->listen.fd);
 	free(s);

@@ -1,6 +1,7 @@
 /* Server and client against each other and against raw sockets, on one loop. */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -395,6 +396,94 @@ static void the_close_of_an_idle_connection_is_told(void **state)
 
 #define CASE(t) cmocka_unit_test_setup_teardown(t, set_up, tear_down)
 
+/* ---- more clients than there is room for ------------------------------------------------------ */
+
+static int set_up_for_two(void **state)
+{
+	struct kn_http_server_config config = KN_HTTP_SERVER_DEFAULTS;
+
+	(void)state;
+	config.max_connections = 2;
+	return set_up_with(config);
+}
+
+static bool is_closed(int fd)
+{
+	char byte;
+
+	return recv(fd, &byte, 1, MSG_DONTWAIT) == 0;
+}
+
+static void rounds(int n)
+{
+	while (n-- > 0)
+		kn_loop_once(f.loop, 0);
+}
+
+static const char HOLD[] = "GET /hold HTTP/1.1\r\nHost: x\r\n\r\n";
+
+static void idle_connections_make_room_and_busy_ones_do_not(void **state)
+{
+	(void)state;
+	int busy = send_raw(HOLD);
+	rounds(5);
+	int silent = send_raw("");
+	rounds(5);
+	int third = send_raw("GET /now HTTP/1.1\r\nHost: x\r\n\r\n");
+	read_raw(third, 17);
+	assert_got("200 OK");
+	assert_true(is_closed(silent));
+	assert_false(is_closed(busy));
+	assert_int_equal(f.gone, 0);
+
+	/* Two that work: the next one waits until one of them is done. */
+	struct kn_http_exchange *first = f.held;
+	assert_int_equal(kn_write_all(third, HOLD, strlen(HOLD)), 0);
+	rounds(5);
+	assert_ptr_not_equal(f.held, first);
+	int fourth = send_raw("GET /now HTTP/1.1\r\nHost: x\r\n\r\n");
+	rounds(20);
+	assert_int_equal(f.requests, 3);
+	kn_http_reply_text(first, 200, "text/plain", "done\n");
+	rounds(5);
+	kn_close(busy);
+	kn_buf_clear(&f.got);
+	read_raw(fourth, 17);
+	assert_got("200 OK");
+	kn_close(silent);
+	kn_close(third);
+	kn_close(fourth);
+}
+
+/* The listener stays readable then; the loop must rest, and come back by itself. */
+static void without_descriptors_accepting_rests_and_goes_on(void **state)
+{
+	struct rlimit before, tight;
+
+	(void)state;
+	kn_fake_clock(1000 * KN_NS_PER_S, 1700000000 * KN_NS_PER_S);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	int client = send_raw("GET /now HTTP/1.1\r\nHost: x\r\n\r\n");
+	int next = dup(client);
+	assert_true(next >= 0);
+	close(next);
+	tight = before;
+	tight.rlim_cur = (rlim_t)next;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &tight), 0);
+	rounds(5);
+	assert_int_equal(f.requests, 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	rounds(5);
+	assert_int_equal(f.requests, 0); /* it rests: the readable listener wakes nobody */
+	kn_fake_advance(100 * KN_NS_PER_MS);
+	rounds(5);
+	kn_real_clock();
+	assert_int_equal(f.requests, 1);
+	read_raw(client, 17);
+	assert_got("200 OK");
+	kn_close(client);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -410,6 +499,9 @@ int main(void)
 		CASE(a_large_body_streams_both_ways_with_bounded_memory),
 		CASE(a_server_that_closes_without_an_answer_fails_the_request),
 		CASE(the_close_of_an_idle_connection_is_told),
+		cmocka_unit_test_setup_teardown(idle_connections_make_room_and_busy_ones_do_not,
+						set_up_for_two, tear_down),
+		CASE(without_descriptors_accepting_rests_and_goes_on),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
