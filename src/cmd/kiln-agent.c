@@ -13,12 +13,16 @@
 #include "oci/contained.h"
 #include "oci/guest.h"
 
+/* Of a function that names no limit: a fork bomb ends here, a Java program does not. */
+enum { MAX_PIDS = 1024 };
+
 static struct {
 	struct kn_loop *loop;
 	struct kn_agent *agent;
 	struct kn_defer reap;
 	bool guest;
 	struct kn_container_config guest_root;
+	int processes;   /* where those of the function are counted */
 	struct kn_contained contained;
 } self;
 
@@ -63,13 +67,21 @@ static int prepare(const struct kn_agent_message *configure, void *arg, struct k
 
 	(void)arg;
 	self.guest_root.read_only_root = configure->read_only_root;
-	if (configure->address.len > 0)
+	self.processes = r = kn_guest_processes(
+		configure->max_pids ? configure->max_pids : MAX_PIDS, err);
+	if (r >= 0 && configure->address.len > 0)
 		r = kn_guest_network(configure->address, configure->gateway, err);
-	if (r == 0)
+	if (r >= 0)
 		r = kn_guest_root(configure->hostname, err);
 	if (r == 0 && configure->dns.len > 0)
 		r = kn_guest_resolver(configure->dns, err);
 	return r;
+}
+
+static int enter(void *arg, struct kn_err *err)
+{
+	(void)arg;
+	return kn_guest_enter(self.processes, err);
 }
 
 static int resume(const struct kn_agent_message *resume, void *arg, struct kn_err *err)
@@ -122,6 +134,7 @@ static uint64_t oom_kills_in_container(void *arg)
 static const struct kn_agent_config guest_config = { .prepare = prepare,
 	                                             .seal = seal,
 	                                             .oom_kills = oom_kills,
+	                                             .enter = enter,
 	                                             .greet = greet,
 	                                             .resume = resume,
 	                                             .failed = failed };

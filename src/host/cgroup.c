@@ -224,6 +224,12 @@ static int limit_v2(const struct kn_cgroup *cg, const struct kn_cgroup_limits *l
 	return r;
 }
 
+int kn_cgroup_limit(const struct kn_cgroup *cg, const struct kn_cgroup_limits *limits,
+                    struct kn_err *err)
+{
+	return cg->version == KN_CGROUP_V2 ? limit_v2(cg, limits, err) : limit_v1(cg, limits, err);
+}
+
 /* Version 1 may mount two controllers together, and version 2 has one folder for all. */
 static bool seen_before(const struct kn_cgroup *cg, int which)
 {
@@ -264,7 +270,7 @@ static int build(struct kn_cgroup *cg, const struct kn_cgroup_host *host, const 
 		r = open_folder(cg, mount_of(&h, i), i, path, err);
 	if (r < 0)
 		return r;
-	return cg->version == KN_CGROUP_V2 ? limit_v2(cg, limits, err) : limit_v1(cg, limits, err);
+	return kn_cgroup_limit(cg, limits, err);
 }
 
 int kn_cgroup_new(const struct kn_cgroup_host *host, const char *parent, const char *name,

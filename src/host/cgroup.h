@@ -59,6 +59,13 @@ kn_must_use int kn_cgroup_new(const struct kn_cgroup_host *host, const char *par
 void kn_cgroup_free(struct kn_cgroup *cg);
 KN_AUTO(kn_cgroup_free, struct kn_cgroup *);
 
+/**
+ * Set limits of a cgroup that is there; those that are 0 stay as they are.
+ * Errors  what the kernel said to a limit
+ */
+kn_must_use int kn_cgroup_limit(const struct kn_cgroup *cg, const struct kn_cgroup_limits *limits,
+                                struct kn_err *err);
+
 /** Put a process into it; 0 is the calling one. No allocation: fit for kn_spawn()'s setup. */
 kn_must_use int kn_cgroup_add(const struct kn_cgroup *cg, pid_t pid, struct kn_err *err);
 

@@ -36,6 +36,11 @@ struct kn_agent_config {
 	uint64_t (*oom_kills)(void *arg);
 	uid_t id_first;            /* before seal(): what the function's user 0 is here */
 	bool final_pipe;           /* the host does not come back: the pipe's end is the end */
+	/**
+	 * In each process of the function, before it becomes the function's user: where its limits
+	 * are. NULL: nothing to do.
+	 */
+	int (*enter)(void *arg, struct kn_err *err);
 	/** Set clock and entropy. NULL: leave them. */
 	void (*greet)(const struct kn_agent_message *greeting, void *arg);
 	/** RESUME: this machine is another one now. NULL: nothing needs to change. */

@@ -320,6 +320,52 @@ int kn_guest_root(struct kn_view hostname, struct kn_err *err)
 	return kn_guest_name(hostname, err);
 }
 
+/* ---- processes ----------------------------------------------------------------------------- */
+
+static int write_text(const char *path, const char *text, struct kn_err *err)
+{
+	kn_auto(kn_close) int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		return kn_fail(err, errno, "write %s: %s", path, strerror(errno));
+	return 0;
+}
+
+/* The agent stays outside: it must answer the host when the function has taken all that it may. */
+static int make_group(uint64_t max, struct kn_err *err)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)max);
+	int r = write_text("/groups/cgroup.subtree_control", "+pids", err);
+	if (r == 0 && mkdir("/groups/function", 0755) < 0)
+		r = kn_fail(err, errno, "make a cgroup: %s", strerror(errno));
+	if (r == 0)
+		r = write_text("/groups/function/pids.max", text, err);
+	if (r < 0)
+		return r;
+	int fd = open("/groups/function/cgroup.procs", O_WRONLY | O_CLOEXEC);
+	return fd < 0 ? kn_fail(err, errno, "open a cgroup: %s", strerror(errno)) : fd;
+}
+
+int kn_guest_processes(uint64_t max, struct kn_err *err)
+{
+	int r = mount_at("cgroup2", "/groups", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL, err);
+
+	if (r == 0)
+		r = make_group(max, err);
+	/* The descriptor goes on; the folder must be in no function's sight. */
+	(void)!umount2("/groups", MNT_DETACH);
+	(void)!rmdir("/groups");
+	return r < 0 ? kn_while(err, "the limit of the function's processes") : r;
+}
+
+int kn_guest_enter(int processes, struct kn_err *err)
+{
+	return write(processes, "0", 1) == 1 ? 0 : kn_fail(err, errno, "join the function's cgroup: %s",
+	                                                   strerror(errno));
+}
+
 /* ---- clock, entropy, end ------------------------------------------------------------------- */
 
 void kn_guest_greet(uint64_t wall_ns, struct kn_view entropy)

@@ -55,6 +55,18 @@ kn_must_use int kn_guest_resolver(struct kn_view dns, struct kn_err *err);
  */
 kn_must_use int kn_guest_name(struct kn_view hostname, struct kn_err *err);
 
+/**
+ * Make a place for the function's processes, of which there may be max at once (threads count).
+ * Before kn_guest_root(): afterwards nothing of it can be reached by a path. Returns the descriptor
+ * for kn_guest_enter().
+ *
+ * Errors  what mount and the kernel's cgroups said
+ */
+kn_must_use int kn_guest_processes(uint64_t max, struct kn_err *err);
+
+/** Put the calling process there. Between fork and exec. */
+kn_must_use int kn_guest_enter(int processes, struct kn_err *err);
+
 /** Set the wall clock and stir entropy in. Failures are left alone: a guest runs without. */
 void kn_guest_greet(uint64_t wall_ns, struct kn_view entropy);
 

@@ -55,7 +55,8 @@ struct kn_sandbox_config {
 	const char *const *ports;   /* contract FRAMES: "NAME=INTERFACE", NULL-terminated; else NULL */
 	uint64_t memory_bytes;      /* guest memory */
 	uint32_t vcpus;
-	uint32_t cpu_milli;         /* CPU time in thousandths of a core; 0: as many as vcpus says */
+	uint32_t cpu_milli;         /* CPU time in thousandths of a core; 0: as many as vcpus says; a
+	                             * guest's boot is not held to it */
 	uint32_t max_pids;          /* processes and threads of the function; 0: the driver's default */
 	const struct kn_egress *egress; /* NULL: the function has no network */
 	bool snapshot;              /* start from a snapshot of the started function, when there is one,

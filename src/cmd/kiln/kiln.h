@@ -24,6 +24,11 @@ int kn_verb_list(int argc, char **argv);
 int kn_verb_login(int argc, char **argv);
 int kn_verb_logs(int argc, char **argv);
 int kn_verb_remove(int argc, char **argv);
+int kn_verb_scale(int argc, char **argv);
+int kn_verb_secret_create(int argc, char **argv);
+int kn_verb_secret_list(int argc, char **argv);
+int kn_verb_secret_remove(int argc, char **argv);
+int kn_verb_secret_update(int argc, char **argv);
 int kn_verb_version(int argc, char **argv);
 
 /* The options of a verb that talks to a node; see KN_NODE_ARGS. */

@@ -157,9 +157,12 @@ void function_fini(struct function *f)
 /* In the child. Without root (tests) everything stays as it is. */
 static int become_user(void *arg, struct kn_err *err)
 {
-	const struct function *f = arg;
-	int r;
+	const struct kn_agent *a = arg;
+	const struct function *f = &a->fn;
+	int r = a->config.enter ? a->config.enter(a->config.arg, err) : 0;
 
+	if (r < 0)
+		return r;
 	if (chdir(f->cwd) < 0)
 		return kn_fail(err, errno, "working directory '%s': %s", f->cwd, strerror(errno));
 	umask(022);
@@ -254,7 +257,7 @@ int process_start(struct kn_agent *a, struct process *p, int in, int out, const 
 		                     .n_rlimits = getpid() == 1 ? KN_ARRAY_LEN(limits) : 0,
 		                     .new_session = true,
 		                     .setup = become_user,
-		                     .arg = &a->fn };
+		                     .arg = a };
 	int r = c.env ? kn_spawn(&c, &pid, NULL, err) : kn_fail(err, ENOMEM, "memory for a process");
 	kn_arena_fini(&scratch);
 	kn_close(e[1]);

@@ -248,12 +248,26 @@ static void on_started(void *arg)
 	q->state = PROBING;
 }
 
+/* From here on: a tenth of a core would make half a minute of a boot's seconds. */
+static int limit_cpu(const struct qemu *q, struct kn_err *err)
+{
+	const struct kn_cgroup_limits limits = { .cpu_millis = q->wish->c.cpu_milli };
+
+	return limits.cpu_millis ? kn_cgroup_limit(q->cgroup, &limits, err) : 0;
+}
+
 static void on_ready(void *arg)
 {
 	struct qemu *q = arg;
+	struct kn_err err = KN_ERR_INIT;
 
 	if (q->state != PROBING)
 		return;
+	if (limit_cpu(q, &err) < 0) {
+		kn_while(&err, "limits.cpu");
+		end(q, &err);
+		return;
+	}
 	note_phase(q, "ready");
 	q->state = SERVING;
 	q->was_ready = true;

@@ -142,6 +142,7 @@ int wish_new(const struct kn_sandbox_qemu_config *config, const struct kn_sandbo
 	w->refs = 1;
 	kn_arena_init(&w->arena);
 	w->c = *c;
+	w->c.snapshot = c->snapshot && c->n_files == 0; /* secrets must not come to the disk */
 	w->c.id = copy(w, c->id, &failed);
 	w->c.run_dir = copy(w, c->run_dir, &failed);
 	w->c.image = copy(w, c->image, &failed);
@@ -172,6 +173,10 @@ void wish_unref(struct wish *w)
 {
 	if (!w || --w->refs > 0)
 		return;
+	for (size_t i = 0; i < w->c.n_files && w->c.files; i++)
+		if (w->c.files[i].bytes.ptr)
+			explicit_bzero((char *)(uintptr_t)w->c.files[i].bytes.ptr,
+			               w->c.files[i].bytes.len);
 	kn_arena_fini(&w->arena);
 	free(w);
 }
