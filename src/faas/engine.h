@@ -162,6 +162,7 @@ struct kn_engine_instance {
 	uint64_t served; /* requests */
 	uint32_t in_flight;
 	uint64_t start_ns; /* how long its start took; 0 while starting */
+	uint64_t memory_bytes, cpu_ns; /* used; 0 when its driver does not say */
 };
 
 /** Visit the instances of a function; each must not change the engine. Errors: ENOENT. */

@@ -14,7 +14,7 @@ struct deployment {
 	struct kn_node_args node;
 	const char *file, *filter;
 	const char *image, *class, *contract, *process, *timeout, *memory, *cpu;
-	struct kn_arg_list env, annotations, labels;
+	struct kn_arg_list env, annotations, labels, secrets;
 	bool wait;
 	json_t *done; /* names, for --json */
 };
@@ -74,6 +74,11 @@ static int from_options(const struct deployment *d, const char *name, json_t **r
 	if (r < 0)
 		return r;
 	add_text(fn, "envProcess", d->process);
+	json_t *secrets = d->secrets.n ? json_array() : NULL;
+	for (size_t i = 0; i < d->secrets.n; i++)
+		json_array_append_new(secrets, json_string(d->secrets.at[i]));
+	if (secrets)
+		json_object_set_new(fn, "secrets", secrets);
 	*ret = kn_take_ptr(fn);
 	return 0;
 }
@@ -101,6 +106,23 @@ static int put(struct kn_node *node, const json_t *fn, struct kn_err *err)
 	return r;
 }
 
+/* An update that is under way is one instance that is not ready yet. */
+static int check_update(const json_t *kiln, uint64_t *wanted, uint64_t *ready, struct kn_err *err)
+{
+	const json_t *update = json_object_get(kiln, "update");
+	const char *state = json_string_value(json_object_get(update, "state"));
+	const char *why = json_string_value(json_object_get(update, "error"));
+
+	if (!state)
+		return 0;
+	if (strcmp(state, "failed") == 0)
+		return kn_fail(err, EIO, "the update did not get ready, and the revision before it "
+					 "goes on: %s", why ? why : "no reason was given");
+	*wanted = kn_max(*wanted, UINT64_C(1));
+	*ready = 0;
+	return 0;
+}
+
 /* How many instances there are to be, and how many are ready. */
 static int count_instances(struct kn_node *node, const char *path, uint64_t *ret_wanted,
 			   uint64_t *ret_ready, struct kn_err *err)
@@ -117,6 +139,8 @@ static int count_instances(struct kn_node *node, const char *path, uint64_t *ret
 		r = kn_json_u64(json_object_get(kiln, "scale"), "min", UINT32_MAX, ret_wanted, err);
 	if (r == 0)
 		r = kn_json_u64(status, "availableReplicas", UINT32_MAX, ret_ready, err);
+	if (r == 0)
+		r = check_update(kiln, ret_wanted, ret_ready, err);
 	return r;
 }
 
@@ -246,6 +270,8 @@ int kn_verb_deploy(int argc, char **argv)
 		{ "env", 'e', KN_ARG_LIST, &d.env, "NAME=VALUE", NULL, "environment variable" },
 		{ "annotation", 0, KN_ARG_LIST, &d.annotations, "NAME=VALUE", NULL,
 		  "annotation; kiln.concurrency, kiln.queue, kiln.port ... are Kiln's own" },
+		{ "secret", 0, KN_ARG_LIST, &d.secrets, "NAME", NULL,
+		  "a secret of the node, as file /var/openfaas/secrets/NAME" },
 		{ "label", 0, KN_ARG_LIST, &d.labels, "NAME=VALUE", NULL,
 		  "label; com.openfaas.scale.min and .max bound the instances" },
 		{ "limit-memory", 0, KN_ARG_STR, &d.memory, "SIZE", NULL,
@@ -287,5 +313,6 @@ int kn_verb_deploy(int argc, char **argv)
 	kn_free(d.env.at);
 	kn_free(d.annotations.at);
 	kn_free(d.labels.at);
+	kn_free(d.secrets.at);
 	return r;
 }

@@ -79,13 +79,21 @@ static void show_limits(const json_t *kiln)
 	char memory[KN_SHORT], vcpus[KN_SHORT], requests[KN_SHORT];
 
 	kn_show_bytes((uint64_t)kn_max(number(kiln, "memoryBytes"), 0LL), memory);
-	printf("%-18s%s of memory, %s, %s at once\n", "Instance:", memory,
+	printf("%-18s%s of memory, %s, %s at once", "Instance:", memory,
 	       count(kiln, "vcpus", "vCPU", vcpus),
 	       count(kiln, "concurrency", "request", requests));
+	if (number(kiln, "cpuMilli"))
+		printf(", %lld thousandths of a core", number(kiln, "cpuMilli"));
+	if (number(kiln, "maxPids"))
+		printf(", %lld processes", number(kiln, "maxPids"));
+	putchar('\n');
 	printf("%-18s%s for an invocation, start and wait included; %s for a start\n",
 	       "Deadlines:", text(kiln, "timeout"), text(kiln, "bootTimeout"));
-	printf("%-18s%lld to %s; %s may wait\n", "Scale:", number(scale, "min"),
-	       count(scale, "max", "instance", vcpus), count(kiln, "queue", "request", requests));
+	printf("%-18s%lld to %s", "Scale:", number(scale, "min"),
+	       count(scale, "max", "instance", vcpus));
+	if (json_object_get(scale, "wanted") && number(scale, "wanted") != number(scale, "min"))
+		printf(", %lld kept for now", number(scale, "wanted"));
+	printf("; %s may wait\n", count(kiln, "queue", "request", requests));
 }
 
 static void show_life(const json_t *fn, const json_t *kiln)
@@ -142,8 +150,13 @@ static void show_instances(const json_t *instances)
 		char took[KN_SHORT], age[KN_SHORT];
 		show_ms(one, "startMs", took);
 		kn_show_age(text(one, "started"), age);
-		printf("%-18s%s %s, %lld served, started in %s, %s\n", label, text(one, "id"),
+		printf("%-18s%s %s, %lld served, started in %s, %s", label, text(one, "id"),
 		       text(one, "state"), number(one, "served"), took, age);
+		if (number(one, "memoryBytes")) {
+			kn_show_bytes((uint64_t)kn_max(number(one, "memoryBytes"), 0LL), took);
+			printf("; uses %s", took);
+		}
+		putchar('\n');
 	}
 }
 
@@ -172,6 +185,16 @@ static const char *who_may_call(const char *auth)
 					  : "callers need a token if the node says so";
 }
 
+static void show_update(const json_t *update)
+{
+	if (strcmp(text(update, "state"), "running") == 0)
+		printf("%-18s%s%s\n", "Update:", "the new revision is not ready yet",
+		       *text(update, "error") ? "; its last start:" : "");
+	else if (update)
+		printf("%-18s%s\n", "Update:", "did not get ready, the revision before it goes on:");
+	line("", text(update, "error"));
+}
+
 static void show(const struct kn_node *node, const json_t *fn)
 {
 	const json_t *kiln = json_object_get(fn, "kiln");
@@ -191,6 +214,7 @@ static void show(const struct kn_node *node, const json_t *fn)
 	show_times(kiln);
 	show_counters(json_object_get(fn, "counters"));
 	line("Last error:", text(kiln, "lastError"));
+	show_update(json_object_get(kiln, "update"));
 	show_map("Environment:", json_object_get(fn, "envVars"));
 	show_map("Labels:", json_object_get(fn, "labels"));
 	show_map("Annotations:", json_object_get(fn, "annotations"));

@@ -66,11 +66,13 @@ static void add_instance(const struct kn_engine_instance *i, void *arg)
 	char started[KN_RFC3339_LEN];
 
 	kn_rfc3339(i->started_wall_ns, started);
-	json_array_append_new(arg, json_pack("{s:s, s:s, s:s, s:I, s:I, s:f}", "id", i->id, "state",
+	json_array_append_new(arg, json_pack("{s:s, s:s, s:s, s:I, s:I, s:f, s:I, s:f}", "id", i->id, "state",
 	                                     i->state, "started", started, "served",
 	                                     (json_int_t)i->served, "inFlight",
 	                                     (json_int_t)i->in_flight, "startMs",
-	                                     (double)i->start_ns / 1e6));
+	                                     (double)i->start_ns / 1e6, "memoryBytes",
+	                                     (json_int_t)i->memory_bytes, "cpuSeconds",
+	                                     (double)i->cpu_ns / 1e9));
 }
 
 static void add_counter(const char *counter, const char *labels, uint64_t value, void *arg)

@@ -367,6 +367,12 @@ static void visit_instances(const struct kn_pool *p,
 			.in_flight = i->in_flight,
 			.start_ns = i->ready_ns ? i->ready_ns - i->began_ns : 0,
 		};
+		struct kn_sandbox_stats stats;
+		if (i->sandbox->ops->stats &&
+		    i->sandbox->ops->stats(i->sandbox, &stats, NULL) == 0) {
+			out.memory_bytes = stats.memory_bytes;
+			out.cpu_ns = stats.cpu_ns;
+		}
 		each(&out, arg);
 	}
 }
