@@ -21,6 +21,7 @@ struct kn_cgroup {
 	unsigned parents;              /* folders between the hierarchy's root and this cgroup */
 	int dir[N_DIRS];               /* -1 where it is the same as an earlier one, or missing */
 	char path[N_DIRS][PATH_BYTES];
+	char name[N_DIRS][64];         /* of the hierarchy's mount point */
 };
 
 static const char *controller_name(int which)
@@ -249,6 +250,8 @@ static int open_folder(struct kn_cgroup *cg, const char *root, int which, const 
 		cg->path[which][0] = '\0';
 		return 0;
 	}
+	const char *name = strrchr(root, '/');
+	snprintf(cg->name[which], sizeof(cg->name[which]), "%.63s", name ? name + 1 : root);
 	int r = make_folders(root, path, cg->version == KN_CGROUP_V2, err);
 	if (r < 0) {
 		cg->path[which][0] = '\0';   /* not ours: kn_cgroup_remove leaves it */
@@ -321,15 +324,20 @@ int kn_cgroup_add(const struct kn_cgroup *cg, pid_t pid, struct kn_err *err)
 	return 0;
 }
 
-size_t kn_cgroup_dirs(const struct kn_cgroup *cg, int ret[KN_CGROUP_MAX_DIRS])
+size_t kn_cgroup_dirs(const struct kn_cgroup *cg, struct kn_cgroup_dir ret[KN_CGROUP_MAX_DIRS])
 {
 	size_t n = 0;
 
 	_Static_assert((int)N_DIRS == (int)KN_CGROUP_MAX_DIRS, "one number for both");
 	for (int i = 0; i < N_DIRS; i++)
 		if (cg->dir[i] >= 0)
-			ret[n++] = cg->dir[i];
+			ret[n++] = (struct kn_cgroup_dir){ cg->dir[i], cg->name[i] };
 	return n;
+}
+
+bool kn_cgroup_unified(const struct kn_cgroup *cg)
+{
+	return cg->version == KN_CGROUP_V2;
 }
 
 int kn_cgroup_join(int dir_fd, struct kn_err *err)

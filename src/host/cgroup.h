@@ -11,6 +11,7 @@
 #pragma once
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -71,11 +72,20 @@ kn_must_use int kn_cgroup_add(const struct kn_cgroup *cg, pid_t pid, struct kn_e
 
 enum { KN_CGROUP_MAX_DIRS = 4 };
 
+/** One folder of a cgroup: version 2 has one, version 1 one in each hierarchy. */
+struct kn_cgroup_dir {
+	int fd;               /* stays the cgroup's */
+	const char *name;     /* the hierarchy's mount point, its last part: "memory", "cpu,cpuacct" */
+};
+
 /**
- * The folders that make it up, one for each hierarchy, as descriptors that stay the cgroup's: for a
- * process that joins by itself, with kn_cgroup_join() on each. Returns how many.
+ * The folders that make it up, memory's first: for a process that joins by itself, with
+ * kn_cgroup_join() on each. Returns how many.
  */
-size_t kn_cgroup_dirs(const struct kn_cgroup *cg, int ret[KN_CGROUP_MAX_DIRS]);
+size_t kn_cgroup_dirs(const struct kn_cgroup *cg, struct kn_cgroup_dir ret[KN_CGROUP_MAX_DIRS]);
+
+/** Is it version 2, where one folder is all? */
+bool kn_cgroup_unified(const struct kn_cgroup *cg);
 
 /** Put the calling process into the cgroup of a folder. Errors: what the kernel said. */
 kn_must_use int kn_cgroup_join(int dir_fd, struct kn_err *err);

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -21,9 +22,27 @@ static int number(const char *text, uint64_t max, uint64_t *ret, struct kn_err *
 	return kn_parse_u64(kn_view_of(text), max, ret, err);
 }
 
+/* Where each hierarchy will be seen: /sys/fs/cgroup/memory, or all at /sys/fs/cgroup. */
+static int count_cgroups(struct kn_contained *c, struct kn_err *err)
+{
+	struct kn_view rest = kn_view_of(c->names), name;
+
+	while (rest.len > 0 && kn_view_split(&rest, ':', &name)) {
+		if (c->n_cgroups == KN_CGROUP_MAX_DIRS || name.len == 0 || memchr(name.ptr, '/', name.len))
+			return kn_fail(err, EINVAL, "cgroups '%.100s'", c->names);
+		char *target = c->cgroups[c->n_cgroups++].target;
+		if (kn_view_is(name, KN_VIEW(KN_CONTAINED_UNIFIED)))
+			snprintf(target, sizeof(c->cgroups[0].target), "/sys/fs/cgroup");
+		else
+			snprintf(target, sizeof(c->cgroups[0].target), "/sys/fs/cgroup/%.*s",
+			         (int)kn_min(name.len, (size_t)63), name.ptr);
+	}
+	return 0;
+}
+
 int kn_contained_init(struct kn_contained *c, int argc, char *const *argv, struct kn_err *err)
 {
-	uint64_t id = 0, bytes = 0, cgroups = 0;
+	uint64_t id = 0, bytes = 0;
 
 	if (argc != KN_CONTAINED_ARGS)
 		return kn_fail(err, EINVAL, "%d arguments; %d are expected", argc,
@@ -31,19 +50,28 @@ int kn_contained_init(struct kn_contained *c, int argc, char *const *argv, struc
 	int r = number(argv[KN_CONTAINED_ID_FIRST], UINT32_MAX, &id, err);
 	if (r == 0)
 		r = number(argv[KN_CONTAINED_ROOT_BYTES], UINT64_MAX, &bytes, err);
-	if (r == 0)
-		r = number(argv[KN_CONTAINED_CGROUPS], KN_CGROUP_MAX_DIRS, &cgroups, err);
 	if (r < 0)
 		return r;
 	*c = (struct kn_contained){ .dir = argv[KN_CONTAINED_DIR],
 		                    .id_first = (uid_t)id,
 		                    .root_bytes = bytes,
 		                    .oom_fd = -1,
-		                    .cgroups = (unsigned)cgroups };
+		                    .names = argv[KN_CONTAINED_CGROUPS] };
+	r = count_cgroups(c, err);
 	/* None of these is the function's business. */
-	for (int fd = KN_CONTAINED_PIPE_FD; fd < KN_CONTAINED_CGROUP_FD + (int)cgroups; fd++)
+	for (int fd = KN_CONTAINED_PIPE_FD; fd < KN_CONTAINED_CGROUP_FD + (int)c->n_cgroups; fd++)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
-	return 0;
+	return r;
+}
+
+/* Its path on the host, which this mount namespace still has. Without one it is not shown. */
+static void find_source(int fd, struct kn_contained_cgroup *g)
+{
+	char link[32];
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t n = readlink(link, g->source, sizeof(g->source) - 1);
+	g->source[n > 0 ? n : 0] = '\0';
 }
 
 /* The folders of the cgroup lead to the host's: they must not stay open. The first is memory's. */
@@ -51,18 +79,46 @@ static int join_cgroup(struct kn_contained *c, struct kn_err *err)
 {
 	int r = 0;
 
-	if (c->cgroups > 0)
+	if (c->n_cgroups > 0)
 		c->oom_fd = kn_cgroup_open_events(KN_CONTAINED_CGROUP_FD);
-	for (unsigned i = 0; i < c->cgroups; i++) {
+	for (unsigned i = 0; i < c->n_cgroups; i++) {
 		int fd = KN_CONTAINED_CGROUP_FD + (int)i;
 		if (r == 0)
 			r = kn_cgroup_join(fd, err);
+		find_source(fd, &c->cgroups[i]);
 		close(fd);
 	}
 	/* Now, so that this cgroup is the root of what the container sees. */
 	if (r == 0 && unshare(CLONE_NEWCGROUP) < 0)
 		r = kn_fail(err, errno, "a cgroup namespace: %s", strerror(errno));
 	return r;
+}
+
+/*
+ * Programs size their heaps by the limits that they find in /sys/fs/cgroup. There they see their own
+ * cgroup and no other, and change nothing.
+ */
+static size_t list_mounts(struct kn_contained *c)
+{
+	static const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+	bool unified = strcmp(c->names, KN_CONTAINED_UNIFIED) == 0;
+	size_t n = kn_container_n_mounts;
+
+	memcpy(c->mounts, kn_container_mounts, n * sizeof(c->mounts[0]));
+	if (c->n_cgroups > 0 && !unified)
+		c->mounts[n++] = (struct kn_container_mount){ .target = "/sys/fs/cgroup",
+			                                      .type = "tmpfs",
+			                                      .flags = flags,
+			                                      .options = "size=4k,mode=0555" };
+	for (unsigned i = 0; i < c->n_cgroups; i++)
+		if (c->cgroups[i].source[0])
+			c->mounts[n++] = (struct kn_container_mount){
+				.target = c->cgroups[i].target,
+				.type = "bind",
+				.source = c->cgroups[i].source,
+				.flags = MS_BIND | MS_RDONLY | flags,
+			};
+	return n;
 }
 
 /* The node's session keyring is inherited otherwise. A kernel without keys is fine. */
@@ -100,8 +156,7 @@ int kn_contained_prepare(struct kn_contained *c, const struct kn_agent_message *
 		.namespaces = KN_CONTAINED_NAMESPACES | CLONE_NEWCGROUP,
 		.root = c->root,
 		.read_only_root = m->read_only_root,
-		.mounts = kn_container_mounts,
-		.n_mounts = kn_container_n_mounts,
+		.mounts = c->mounts,
 		.devices = kn_container_devices,
 		.n_devices = kn_container_n_devices,
 		.masked_paths = kn_container_masked,
@@ -113,6 +168,7 @@ int kn_contained_prepare(struct kn_contained *c, const struct kn_agent_message *
 		.id_first = c->id_first,
 	};
 	int r = join_cgroup(c, err);
+	c->config.n_mounts = list_mounts(c);
 	leave_keyring();
 	if (r == 0)
 		r = make_root(c, err);

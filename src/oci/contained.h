@@ -22,11 +22,13 @@ enum {
 	KN_CONTAINED_DIR,            /* an empty folder: where the root is put together */
 	KN_CONTAINED_ID_FIRST,       /* what user 0 of the user namespace is outside */
 	KN_CONTAINED_ROOT_BYTES,     /* what may be written to the root */
-	KN_CONTAINED_CGROUPS,        /* how many descriptors are folders of the cgroup */
+	KN_CONTAINED_CGROUPS,        /* the cgroup's folders, whose descriptors come last: names of the
+	                              * hierarchies with ':' between, or KN_CONTAINED_UNIFIED */
 	KN_CONTAINED_ARGS,
 };
 
 #define KN_CONTAINED "container"
+#define KN_CONTAINED_UNIFIED "."
 
 /* Descriptors. */
 enum {
@@ -37,11 +39,22 @@ enum {
 	KN_CONTAINED_CGROUP_FD,      /* the first of KN_CONTAINED_CGROUPS */
 };
 
+/* The default mounts, and /sys/fs/cgroup with what is in it. */
+enum { KN_CONTAINED_MAX_MOUNTS = 16 };
+
+/* A folder of the cgroup: where it is on the host, and where the container sees it, read-only. */
+struct kn_contained_cgroup {
+	char source[256], target[96];
+};
+
 struct kn_contained {
 	const char *dir;
 	uid_t id_first;
 	uint64_t root_bytes;
-	unsigned cgroups;
+	const char *names;           /* KN_CONTAINED_CGROUPS */
+	unsigned n_cgroups;
+	struct kn_contained_cgroup cgroups[KN_CGROUP_MAX_DIRS];
+	struct kn_container_mount mounts[KN_CONTAINED_MAX_MOUNTS];
 	int oom_fd;                  /* counts kills for memory; -1: not known */
 	struct kn_container_config config;
 	char hostname[65], root[512];

@@ -423,6 +423,30 @@ static void a_full_disk_is_the_functions_own(void **state)
 	guest_check_gone(&other);
 }
 
+/* Where run times look for what they may use. */
+static void limits_are_seen_inside(void **state)
+{
+	struct kn_sandbox_config c = config_of(HOSTILE, KN_CONTRACT_STDIO);
+	struct kn_cgroup_host host;
+	struct guest g;
+
+	(void)state;
+	c.max_pids = 40;
+	start(&g, &c);
+	assert_int_equal(kn_cgroup_find("/proc/self/mountinfo", &host, NULL), 0);
+	if (host.version == KN_CGROUP_V2) {
+		order(&g, "read /sys/fs/cgroup/memory.max", 200, "67108864");
+		order(&g, "write /sys/fs/cgroup/pids.max", 200, "denied: ");
+	} else {
+		order(&g, "read /sys/fs/cgroup/memory/memory.limit_in_bytes", 200, "67108864");
+		order(&g, "read /sys/fs/cgroup/pids/pids.max", 200, "41");
+		order(&g, "write /sys/fs/cgroup/pids/pids.max", 200, "denied: ");
+		order(&g, "read /proc/self/cgroup", 200, ":memory:/\n");
+	}
+	guest_stop(&g, 0);
+	guest_check_gone(&g);
+}
+
 static void cpu_time_is_limited(void **state)
 {
 	struct kn_sandbox_config c = config_of(HOSTILE, KN_CONTRACT_STDIO);
@@ -544,6 +568,7 @@ int main(int argc, char **argv)
 		guest_test(a_fork_bomb_meets_its_limit),
 		guest_test(a_memory_hog_is_killed_and_told),
 		guest_test(a_full_disk_is_the_functions_own),
+		guest_test(limits_are_seen_inside),
 		guest_test(cpu_time_is_limited),
 		guest_test(a_log_flood_is_held_back),
 		guest_test(containers_die_with_their_daemon),

@@ -313,22 +313,25 @@ static int start_link(struct box *b, int fd, const struct kn_sandbox_config *c, 
 static int spawn(struct box *b, int pipe_fd, int image_fd, struct kn_err *err)
 {
 	static const struct kn_rlimit no_core = { RLIMIT_CORE, 0, 0 };
-	char id[16], bytes[24], cgroups[8];
-	const char *const argv[] = { "kiln-agent", KN_CONTAINED, b->dir, id, bytes, cgroups, NULL };
+	char id[16], bytes[24], names[KN_CGROUP_MAX_DIRS * 64] = "";
+	const char *const argv[] = { "kiln-agent", KN_CONTAINED, b->dir, id, bytes, names, NULL };
 	struct kn_fd_map fds[KN_CONTAINED_CGROUP_FD + KN_CGROUP_MAX_DIRS] = {
 		{ pipe_fd, KN_CONTAINED_PIPE_FD },
 		{ image_fd, KN_CONTAINED_IMAGE_FD },
 		{ b->ids->userns_fd, KN_CONTAINED_USERNS_FD },
 		{ b->ns->filter_fd, KN_CONTAINED_SECCOMP_FD },
 	};
-	int dirs[KN_CGROUP_MAX_DIRS];
-	size_t n = kn_cgroup_dirs(b->cgroup, dirs), n_fds = 4;
+	struct kn_cgroup_dir dirs[KN_CGROUP_MAX_DIRS];
+	size_t n = kn_cgroup_dirs(b->cgroup, dirs), n_fds = 4, at = 0;
+	bool unified = kn_cgroup_unified(b->cgroup);
 
-	for (size_t i = 0; i < n; i++)
-		fds[n_fds++] = (struct kn_fd_map){ dirs[i], KN_CONTAINED_CGROUP_FD + (int)i };
+	for (size_t i = 0; i < n; i++) {
+		fds[n_fds++] = (struct kn_fd_map){ dirs[i].fd, KN_CONTAINED_CGROUP_FD + (int)i };
+		at += (size_t)snprintf(names + at, sizeof(names) - at, "%s%s", i > 0 ? ":" : "",
+		                       unified ? KN_CONTAINED_UNIFIED : dirs[i].name);
+	}
 	snprintf(id, sizeof(id), "%u", b->ids->first);
 	snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)b->memory_bytes / 2);
-	snprintf(cgroups, sizeof(cgroups), "%zu", n);
 	struct kn_spawn_config s = { .path = "kiln-agent",
 		                     .program_fd = b->ns->agent_fd,
 		                     .argv = argv,

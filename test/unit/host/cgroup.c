@@ -185,9 +185,11 @@ static void memory_limit_kills_and_is_counted(void **state)
 	assert_ok(kn_cgroup_stats(cg, &stats, &err), &err);
 	assert_int_equal(stats.oom_kills, 1);
 	/* The same by a descriptor of one file, as a container's agent keeps it. */
-	int dirs[KN_CGROUP_MAX_DIRS];
+	struct kn_cgroup_dir dirs[KN_CGROUP_MAX_DIRS];
 	assert_true(kn_cgroup_dirs(cg, dirs) >= 1);
-	kn_auto(kn_close) int events = kn_cgroup_open_events(dirs[0]);
+	assert_int_equal(kn_cgroup_unified(cg), host.version == KN_CGROUP_V2);
+	assert_non_null(strstr(host.memory, dirs[0].name));
+	kn_auto(kn_close) int events = kn_cgroup_open_events(dirs[0].fd);
 	assert_true(events >= 0);
 	assert_int_equal(kn_oom_kills(events), 1);
 	remove_soon(cg);
