@@ -47,6 +47,13 @@ const char *kn_hosting_kvm_device(const struct kn_hosting *h);
 /** Let bare functions start from prepared monitors; borrowed until NULL is set. */
 void kn_hosting_use_shells(struct kn_hosting *h, struct kn_shells *shells);
 
+/** Can functions have a network here? Then kn_hosting_use_network() has a use. */
+bool kn_hosting_has_network(const struct kn_hosting *h);
+
+/** Networks of functions with egress; borrowed until NULL is set. */
+struct kn_network;
+void kn_hosting_use_network(struct kn_hosting *h, struct kn_network *network);
+
 /** Remove what a killed daemon's instances left (empty cgroups). Returns how many. */
 size_t kn_hosting_sweep(const struct kn_hosting *h);
 

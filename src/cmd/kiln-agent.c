@@ -118,7 +118,9 @@ static uint64_t oom_kills(void *arg)
 static int prepare_container(const struct kn_agent_message *configure, void *arg,
                              struct kn_err *err)
 {
-	return kn_contained_prepare(arg, configure, err);
+	int r = kn_contained_prepare(arg, configure, err);
+
+	return r == 0 && configure->dns.len > 0 ? kn_guest_resolver(configure->dns, err) : r;
 }
 
 static int seal_container(void *arg, struct kn_err *err)

@@ -33,6 +33,7 @@ struct kn_engine_class {
 	const char *hypervisor;		  /* "QEMU with TCG", "kiln-vmm"; NULL when refused */
 	const char *why;		  /* reason of the choice or of the refusal, for people */
 	uint64_t overhead_bytes; /* memory that an instance may take beyond its function's limit */
+	const char *no_network;		  /* why its functions get none (kiln.egress); NULL: they do */
 	bool raw_image; /* fn->image is no image of the store (unix: the socket) */
 };
 

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "host/network.h"
 #include "oci/agent_message.h"
 
 enum state { BOOTING, STARTING, PROBING, SERVING, OVER };
@@ -187,6 +188,11 @@ int kn_agent_link_configure(struct kn_agent_link *l, const struct kn_sandbox_con
 	    c->n_files > KN_AGENT_MAX_LIST)
 		return kn_fail(err, E2BIG, "more than %d arguments, environment variables or files",
 		               KN_AGENT_MAX_LIST);
+	if (c->egress) {
+		m.address = KN_VIEW(KN_NETIF_ADDRESS);
+		m.gateway = KN_VIEW(KN_NETIF_GATEWAY);
+		m.dns = KN_VIEW(KN_NETIF_DNS);
+	}
 	kn_arena_init(&a);
 	int r = add_lists(&a, c, &m, err);
 	if (r == 0)

@@ -6,7 +6,7 @@
  * namespaces of its own, in a cgroup with the instance's limits; the function is its child. Every
  * instance has a range of user ids that nobody else has, so that even root in a container is nobody
  * on the host. The root is the image's erofs file under a writable layer in memory. There is no
- * network but loopback: an HTTP function is reached by a socket made in its network namespace.
+ * network but loopback, and what a function's policy opens: an HTTP function is reached by a socket made in its network namespace.
  *
  * The kernel is shared: an error in it that a process can use is a way out. For trusted code.
  *
@@ -43,6 +43,10 @@ struct kn_ns;
  * Errors  ENOENT no agent; ENOMEM
  */
 kn_must_use int kn_ns_new(const struct kn_ns_config *config, struct kn_ns **ret, struct kn_err *err);
+
+/** Networks of functions with egress, which are refused without; borrowed until NULL is set. */
+struct kn_network;
+void kn_ns_use_network(struct kn_ns *ns, struct kn_network *network);
 
 /** Instances must have ended. NULL is fine. */
 void kn_ns_free(struct kn_ns *ns);

@@ -22,6 +22,7 @@
 
 enum kn_qemu_accel { KN_QEMU_TCG, KN_QEMU_KVM };
 
+struct kn_network;
 struct kn_restores;
 struct kn_snapshots;
 
@@ -36,6 +37,7 @@ struct kn_sandbox_qemu_config {
 	const char *cgroup;          /* parent cgroup, below the hierarchy's root: "kiln" */
 	uint64_t overhead_bytes;     /* what QEMU may use beyond the guest's memory */
 	uint32_t max_pids;           /* threads of one QEMU */
+	struct kn_network *network;  /* of functions with egress, which are refused without */
 	const char *preload;         /* KN_QEMU_PRELOAD; needed with restores */
 	struct kn_restores *restores;   /* starts by restore; NULL: every start boots */
 };

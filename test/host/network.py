@@ -2,19 +2,23 @@
 """A function's network, both ways: what its policy opens is reached, and nothing else is: not other
 addresses or ports, not the node, not another function, not a metadata service, not by a wrong source
 address, by ARP, or by IPv6. A process in a namespace stands for the function, since what it may reach
-is decided outside of it in the same way for every class; host/qemu-network has a real guest.
+is decided outside of it in the same way for every class; the cases of WholeNode have real instances.
 
 Everything happens in namespaces of the test's own.
 
 Usage: network.py BUILD_DIR"""
+import hashlib
+import io
+import json
 import os
 import re
-import select
 import shutil
 import socket
 import struct
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 import unittest
 
@@ -513,6 +517,123 @@ class Life(Case):
         r = subprocess.run([program, "o"], input="check\n", capture_output=True, text=True,
                            preexec_fn=limited)
         self.assertRegex(r.stdout, "no make a network namespace: .* start kilnd as root")
+
+
+def container_image(program):
+    """The OCI archive of an image with one program in it."""
+    blobs, layer = {}, io.BytesIO()
+
+    def put(media, data):
+        digest = hashlib.sha256(data).hexdigest()
+        blobs["blobs/sha256/" + digest] = data
+        return {"mediaType": media, "digest": "sha256:" + digest, "size": len(data)}
+
+    def as_tar(files, out):
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size, info.mode = len(data), 0o755
+                tar.addfile(info, io.BytesIO(data))
+        return out.getvalue()
+
+    with open(program, "rb") as f:
+        content = as_tar({"reach": f.read()}, layer)
+    v1 = "application/vnd.oci.image."
+    rootfs = {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(content).hexdigest()]}
+    config = put(v1 + "config.v1+json", json.dumps(
+        {"architecture": "amd64", "os": "linux", "rootfs": rootfs,
+         "config": {"Entrypoint": ["/reach"]}}).encode())
+    manifest = put(v1 + "manifest.v1+json", json.dumps(
+        {"schemaVersion": 2, "mediaType": v1 + "manifest.v1+json", "config": config,
+         "layers": [put(v1 + "layer.v1.tar", content)]}).encode())
+    manifest["annotations"] = {"org.opencontainers.image.ref.name": "reach:1"}
+    blobs["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [manifest]}).encode()
+    blobs["oci-layout"] = b'{"imageLayoutVersion":"1.0.0"}'
+    return as_tar(blobs, io.BytesIO())
+
+
+class WholeNode(Case):
+    """Real instances of a real node: what a function reports that it reaches."""
+
+    TRIES = {
+        "web.test 80": "open", "web.test 81": REFUSED, f"{OTHER} 81": "open", f"{OTHER} 80": REFUSED,
+        "a.wild.test 80": "no such name", f"{METADATA} 80": REFUSED, f"{ROUTER} 80": REFUSED,
+        f"{GATEWAY} 53": "Connection refused", "127.0.0.1 1": "Connection refused",
+    }
+
+    def start(self):
+        folder = tempfile.mkdtemp(prefix="kiln-network.", dir="/run")
+        os.chmod(folder, 0o755)
+        n = node.Node(BUILD, folder, "--bare-shells", "0")
+        n.start()
+        self.addCleanup(lambda: n.process.poll() is None and n.kill())
+        status, body = n.ask("POST", "/kiln/v1/images?name=reach:1",
+                             container_image(os.path.join(BUILD, "test/host/reach")), timeout=120)
+        self.assertIn(status, (200, 201), body)
+        return n
+
+    def deploy(self, n, name, class_, egress=None):
+        annotations = {"kiln.class": class_, "kiln.contract": "stdio"}
+        if egress:
+            annotations["kiln.egress"] = egress
+        status, body = n.ask("POST", "/system/functions", {
+            "service": name, "image": "reach:1", "annotations": annotations,
+            "limits": {"memory": "96Mi"}}, timeout=120)
+        self.assertIn(status, (200, 202), body)
+
+    def reach(self, n, name, tries):
+        status, body = n.ask("POST", f"/function/{name}", ("\n".join(tries) + "\n").encode(),
+                             timeout=120)
+        self.assertEqual(status, 200, (body, n.log()[-3000:]))
+        return dict(l.split(": ", 1) for l in body.decode().splitlines())
+
+    def check_class(self, class_):
+        n = self.start()
+        self.assertEqual((interfaces(), [t for t in tables() if t != "kiln-fence"]), ([], []))
+        self.deploy(n, "with", class_, "web.test:80, 203.0.113.20:81/tcp")
+        self.deploy(n, "without", class_)
+        tries = {**self.TRIES, f"{NODE} {n.port}": REFUSED}
+        self.assertEqual(self.reach(n, "with", tries), tries)
+        got = self.reach(n, "with", [f"6 fe80::1 80", "6 2001:db8::1 80"])
+        self.assertNotIn("open", got.values())
+        none = self.reach(n, "without", [f"{WEB} 80", "web.test 80", f"{OTHER} 81"])
+        self.assertEqual(set(none.values()), {"Network is unreachable", "no answer about the name"})
+        self.assertEqual(len(interfaces()), 1)
+        deadline = node.wait_until(lambda: "a.wild.test" in
+                                   n.ask("GET", "/system/logs?name=with")[1].decode(), 5)
+        self.assertTrue(deadline, "the refused name is in the function's log")
+        self.deploy_refused(n)
+        return n
+
+    def deploy_refused(self, n):
+        status, body = n.ask("POST", "/system/functions", {
+            "service": "bad", "image": "reach:1", "annotations": {"kiln.egress": "http://x.test"}})
+        self.assertEqual(status, 400)
+        self.assertIn(b"is a URL", body)
+
+    def test_a_container_and_the_end_of_its_node(self):
+        n = self.check_class("container")
+        self.assertEqual(n.stop(), 0)
+        self.assertTrue(node.wait_until(lambda: not interfaces(), 5))
+        self.assertEqual([t for t in tables() if t != "kiln-fence"], [])
+
+    def test_a_container_whose_node_was_killed(self):
+        n = self.start()
+        self.deploy(n, "with", "container", f"{OTHER}:81")
+        self.assertEqual(self.reach(n, "with", [f"{OTHER} 81"]), {f"{OTHER} 81": "open"})
+        n.kill()
+        self.assertTrue(node.wait_until(lambda: not interfaces(), 5))
+        n.start()
+        self.assertIn("networks are removed", n.log())
+        self.assertEqual([t for t in tables() if t != "kiln-fence"], [])
+        self.assertEqual(self.reach(n, "with", [f"{OTHER} 81"]), {f"{OTHER} 81": "open"})
+        self.assertEqual(n.stop(), 0)
+
+    @unittest.skipUnless(os.path.exists(os.path.join(BUILD, "guest/vmlinux")), "no guest kernel here")
+    def test_a_microvm(self):
+        n = self.check_class("microvm")
+        self.assertEqual(n.stop(), 0)
+        self.assertTrue(node.wait_until(lambda: not interfaces(), 5))
 
 
 if __name__ == "__main__":

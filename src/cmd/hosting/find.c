@@ -228,6 +228,24 @@ static void choose_nf(struct kn_hosting *h)
 	};
 }
 
+/* Deploying a function with egress is refused with these words. */
+static void choose_network(struct kn_hosting *h)
+{
+	const struct kn_part *p = kn_hosting_part(h, "network");
+	char *why = NULL;
+
+	h->network = p && p->state == KN_PART_GOOD;
+	if (p && !h->network)
+		why = kn_arena_printf(&h->arena, "functions have no network on this node: %s; to get "
+				      "it: %s", p->found, p->fix);
+	h->failed = h->failed || (!h->network && !why);
+	h->classes[KN_CLASS_MICROVM].no_network = why;
+	h->classes[KN_CLASS_CONTAINER].no_network = why;
+	h->classes[KN_CLASS_BARE].no_network = "a bare function has no network";
+	h->classes[KN_CLASS_NF].no_network = "packet functions have ports, not a network of their own";
+	h->classes[KN_CLASS_UNIX].no_network = "the network of a class unix function is its server's";
+}
+
 int kn_hosting_find(const struct kn_hosting_config *config, struct kn_hosting **ret,
 		    struct kn_err *err)
 {
@@ -247,6 +265,7 @@ int kn_hosting_find(const struct kn_hosting_config *config, struct kn_hosting **
 	choose_container(h);
 	choose_unix(h, config->unix_functions);
 	choose_nf(h);
+	choose_network(h);
 	if (h->failed)
 		return kn_fail(err, ENOMEM, "out of memory");
 	*ret = kn_take_ptr(h);
@@ -281,6 +300,18 @@ const char *kn_hosting_kvm_device(const struct kn_hosting *h)
 void kn_hosting_use_shells(struct kn_hosting *h, struct kn_shells *shells)
 {
 	h->kvm.shells = shells;
+}
+
+bool kn_hosting_has_network(const struct kn_hosting *h)
+{
+	return h->network;
+}
+
+void kn_hosting_use_network(struct kn_hosting *h, struct kn_network *network)
+{
+	h->qemu.network = network;
+	if (h->ns)
+		kn_ns_use_network(h->ns, network);
 }
 
 size_t kn_hosting_sweep(const struct kn_hosting *h)

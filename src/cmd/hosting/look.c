@@ -11,6 +11,7 @@
 #include "cmd/hosting/private.h"
 #include "host/cgroup.h"
 #include "host/jail.h"
+#include "host/network.h"
 #include "host/process.h"
 
 #define SEARCH_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -185,6 +186,18 @@ static void look_erofs(struct kn_hosting *h)
 				 .fix = "a kernel with CONFIG_EROFS_FS (Debian's: modprobe erofs)" });
 }
 
+static void look_network(struct kn_hosting *h)
+{
+	struct kn_err err = KN_ERR_INIT;
+	bool good = kn_network_check(&err) == 0;
+
+	add(h, (struct kn_part){ .name = "network",
+				 .state = good ? KN_PART_GOOD : KN_PART_MISSING,
+				 .found = good ? "TAP, veth and nftables work" : kn_err_text(&err),
+				 .needed_for = "functions that reach something (kiln.egress)",
+				 .fix = "root, and a kernel with nftables, NAT, veth and TUN/TAP" });
+}
+
 void kn_hosting_look(struct kn_hosting *h)
 {
 	look_kvm(h);
@@ -199,4 +212,5 @@ void kn_hosting_look(struct kn_hosting *h)
 	look_file(h, "kiln-nf", h->nf, X_OK, "packet functions");
 	look_root(h);
 	look_cgroups(h);
+	look_network(h);
 }

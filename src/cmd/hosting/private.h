@@ -47,6 +47,7 @@ struct kn_hosting {
 	const char *security[KN_CLASSES]; /* what isolates, and what is promised */
 	struct kn_part parts[KN_MAX_PARTS];
 	size_t n_parts;
+	bool network; /* functions can have one */
 	bool failed; /* memory was out */
 };
 

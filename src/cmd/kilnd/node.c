@@ -169,6 +169,26 @@ static void tell_classes(const struct kn_node *n)
 	}
 }
 
+/* Nothing of this host is changed yet: that waits for the first function that has a network. */
+static int open_network(struct kn_node *n, struct kn_err *err)
+{
+	struct kn_network_config config = { .loop = n->loop,
+					    .owner = n->run_dir,
+					    .range = n->options->egress_range };
+
+	if (!kn_hosting_has_network(n->hosting))
+		return 0;
+	int r = kn_network_new(&config, &n->network, err);
+	if (r < 0)
+		return kn_while(err, "networks of functions");
+	size_t swept = kn_network_sweep(n->network);
+	if (swept > 0)
+		kn_log(KN_WARN, "an earlier daemon was killed; its functions' networks are removed",
+		       KN_U("removed", swept));
+	kn_hosting_use_network(n->hosting, n->network);
+	return 0;
+}
+
 static int open_hosting(struct kn_node *n, struct kn_err *err)
 {
 	const struct kn_kilnd_options *o = n->options;
@@ -179,6 +199,9 @@ static int open_hosting(struct kn_node *n, struct kn_err *err)
 					    .unix_functions = o->allow_unix_functions };
 	int r = kn_hosting_find(&config, &n->hosting, err);
 
+	if (r < 0)
+		return r;
+	r = open_network(n, err);
 	if (r < 0)
 		return r;
 	size_t swept = kn_hosting_sweep(n->hosting);
@@ -495,6 +518,7 @@ void kn_node_close(struct kn_node *n)
 	}
 	json_decref(n->report);
 	kn_hosting_free(n->hosting);
+	kn_network_free(n->network);
 	kn_loop_free(n->loop);
 	free(n->run_dir);
 	free(n->tmp_dir);

@@ -11,6 +11,7 @@
 #include "faas/engine.h"
 #include "faas/gateway.h"
 #include "faas/store.h"
+#include "host/network.h"
 #include "oci/image.h"
 #include "oci/sandbox_kvm.h"
 
@@ -23,6 +24,7 @@ struct kn_node {
 	struct kn_hosting *hosting;
 	json_t *report;
 	struct kn_shells *shells;
+	struct kn_network *network;  /* NULL: functions get none here */
 	struct kn_work *work;
 	struct kn_store *store;
 	struct kn_auth *auth;

@@ -5,7 +5,7 @@
 
 #include "base/conf.h"
 
-enum { ROWS = 26 };
+enum { ROWS = 27 };
 
 static const struct kn_kilnd_options DEFAULTS = {
 	.listen = "127.0.0.1:8080",
@@ -77,6 +77,8 @@ static void fill_rows(struct kn_kilnd_options *o, struct kn_arg rows[ROWS])
 		  "KVM device (default /dev/kvm)" },
 		{ "cgroup", 0, KN_ARG_STR, &o->cgroup, "NAME", NULL,
 		  "parent cgroup of instances (default kiln)" },
+		{ "egress-range", 0, KN_ARG_STR, &o->egress_range, "CIDR", NULL,
+		  "addresses between functions' networks and this host (default: a free /16)" },
 		{ "log-level", 0, KN_ARG_STR, &o->log_level_text, "LEVEL", "KILN_LOG",
 		  "error, warn, info or debug (default info)" },
 		{ "log-format", 0, KN_ARG_STR, &o->log_format, "text|json", NULL,

@@ -20,6 +20,7 @@ struct kn_kilnd_options {
 	const char *qemu;
 	const char *kvm_device;
 	const char *cgroup;
+	const char *egress_range;
 	const char *log_level_text, *log_format, *function_auth;
 	const char *issuer; /* NULL: http://LISTEN */
 	bool allow_unix_functions;

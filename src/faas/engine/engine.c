@@ -134,6 +134,8 @@ int kn_engine_check(const struct kn_engine *e, const struct kn_function *fn, str
 	if (!c->ops)
 		return kn_fail(err, ENOTSUP, "this node cannot run class '%s': %s",
 			       kn_class_name(fn->class), c->why ? c->why : "no driver");
+	if (fn->egress && c->no_network)
+		return kn_fail(err, ENOTSUP, "annotation 'kiln.egress': %s", c->no_network);
 	uint64_t bytes = kn_engine_charge(e, fn);
 	if (e->config.memory_bytes && bytes > e->config.memory_bytes)
 		return kn_fail(err, EINVAL,

@@ -59,6 +59,7 @@ static void release(struct qemu *q)
 	if (q->uid)
 		kn_jail_give_uid(q->uid);
 	kn_cgroup_free(q->cgroup);
+	kn_netif_free(q->netif);
 	free(q->root_dir);
 	free(q->own_dir);
 	free(q);
@@ -78,6 +79,7 @@ static void clean_up(struct qemu *q)
 	}
 	if (r < 0 && q->events.log)
 		q->events.log(&q->sb, KN_MONITOR, kn_view_of(kn_err_text(&err)), q->events.arg);
+	kn_netif_free(kn_take_ptr(q->netif));
 	if (q->events.ended)
 		q->events.ended(&q->sb, q->stopped ? &none : &q->why, q->events.arg);
 	release(q);
@@ -419,6 +421,7 @@ static void close_files(struct qemu_files *f)
 	kn_close(f->monitor);
 	kn_close(f->image);
 	kn_close(f->control);
+	kn_close(f->tap);
 }
 
 static int connect_and_spawn(struct qemu *q, const struct qemu_how *how, struct qemu_files *f,
@@ -429,6 +432,10 @@ static int connect_and_spawn(struct qemu *q, const struct qemu_how *how, struct 
 	f->image = open(q->wish->c.image, O_RDONLY | O_CLOEXEC);
 	if (f->image < 0)
 		return kn_fail(err, errno, "open image %s: %s", q->wish->c.image, strerror(errno));
+	if (q->netif)
+		f->tap = kn_netif_open_tap(q->netif, err);
+	if (q->netif && f->tap < 0)
+		return f->tap;
 	int r = start_link(q, how->source, q->id, &f->agent, err);
 	if (r == 0)
 		r = start_lines(q, &q->console, KN_CONSOLE, &f->console, err);
@@ -443,7 +450,7 @@ static int connect_and_spawn(struct qemu *q, const struct qemu_how *how, struct 
 static int run_qemu(struct qemu *q, const struct qemu_how *how, struct kn_err *err)
 {
 	struct qemu_files f = { -1, -1, -1, -1, -1, how->from.memory_fd, how->from.state_fd,
-		                how->save_fd >= 0 };
+		                how->save_fd >= 0, -1 };
 	uint64_t boot_ms = q->wish->c.boot_timeout_ms;
 
 	if (f.shared)
@@ -472,6 +479,25 @@ static int run_qemu(struct qemu *q, const struct qemu_how *how, struct kn_err *e
 	return r;
 }
 
+static void on_refused(const char *text, void *arg)
+{
+	struct qemu *q = arg;
+
+	if (q->events.log)
+		q->events.log(&q->sb, KN_MONITOR, kn_view_of(text), q->events.arg);
+}
+
+static int make_netif(struct qemu *q, struct kn_err *err)
+{
+	struct kn_netif_events events = { .refused = on_refused, .arg = q };
+
+	if (!q->wish->c.egress)
+		return 0;
+	if (!q->config->network)
+		return kn_fail(err, ENOTSUP, "this node gives functions no network; see kiln doctor");
+	return kn_netif_new(q->config->network, q->wish->c.egress, &events, &q->netif, err);
+}
+
 static int build(struct qemu *q, const char *run_dir, const struct qemu_how *how, struct kn_err *err)
 {
 	if (asprintf(&q->root_dir, "%s/root", run_dir) < 0) {
@@ -483,6 +509,8 @@ static int build(struct qemu *q, const char *run_dir, const struct qemu_how *how
 	int r = qemu_make_cgroup(q, q->id, err);
 	if (r == 0)
 		r = kn_jail_take_uid(q->config->uid_first, q->config->uid_count, &q->uid, err);
+	if (r == 0)
+		r = make_netif(q, err);
 	return r < 0 ? r : run_qemu(q, how, err);
 }
 

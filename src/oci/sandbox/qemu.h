@@ -2,6 +2,7 @@
 #pragma once
 
 #include "host/cgroup.h"
+#include "host/network.h"
 #include "oci/agent_link.h"
 #include "oci/qmp.h"
 #include "oci/sandbox_qemu.h"
@@ -76,6 +77,7 @@ struct qemu {
 	uid_t uid;                     /* 0: none taken */
 	char *root_dir, *own_dir;      /* run_dir/root: made and removed here */
 	struct kn_cgroup *cgroup;
+	struct kn_netif *netif;        /* NULL: the function has no network */
 	struct kn_child child;         /* .pid 0: not started */
 	struct kn_agent_link *link;
 	struct kn_qmp *qmp;            /* while it is restored, or to be saved */
@@ -110,6 +112,7 @@ int qemu_hand_over(struct qemu *q, const char *id, const struct kn_sandbox_event
 struct qemu_files {
 	int agent, console, monitor, image, control, memory, state;
 	bool shared;                   /* memory is written through to its file */
+	int tap;
 };
 
 int qemu_make_cgroup(struct qemu *q, const char *id, struct kn_err *err);

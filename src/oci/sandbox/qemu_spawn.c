@@ -8,7 +8,8 @@
 #include "host/jail.h"
 #include "oci/sandbox/qemu.h"
 
-enum { AGENT_FD = 3, IMAGE_FD, CONTROL_FD, MEMORY_FD, STATE_FD, MAX_ARGS = 64, MAX_FDS = 8 };
+enum { AGENT_FD = 3, IMAGE_FD, CONTROL_FD, MEMORY_FD, STATE_FD, TAP_FD, MAX_ARGS = 64,
+       MAX_FDS = 8 };
 
 #define QEMU_DATA "/usr/share/qemu"
 
@@ -119,6 +120,10 @@ static void add_devices(struct arguments *a, const struct qemu_files *f)
 	add(a, "-device", "virtio-serial-device,max_ports=2");
 	add(a, "-chardev", "socket,id=agent,fd=3");
 	add(a, "-device", "virtserialport,chardev=agent,name=kiln.agent");
+	if (f->tap >= 0) {
+		add(a, "-netdev", "tap,id=net,fd=8");
+		add(a, "-device", "virtio-net-device,netdev=net,mac=" KN_NETIF_MAC);
+	}
 	if (f->control >= 0) {
 		add(a, "-chardev", "socket,id=control,fd=5");
 		add(a, "-mon", "chardev=control,mode=control");
@@ -178,7 +183,7 @@ static size_t map_fds(const struct qemu_files *f, struct kn_fd_map fds[MAX_FDS])
 	const struct kn_fd_map all[] = { { f->console, 1 },          { f->monitor, 2 },
 		                         { f->agent, AGENT_FD },     { f->image, IMAGE_FD },
 		                         { f->control, CONTROL_FD }, { f->memory, MEMORY_FD },
-		                         { f->state, STATE_FD } };
+		                         { f->state, STATE_FD },     { f->tap, TAP_FD } };
 	size_t n = 0;
 
 	for (size_t i = 0; i < KN_ARRAY_LEN(all); i++)

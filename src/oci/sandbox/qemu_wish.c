@@ -45,6 +45,14 @@ static void copy_files(struct wish *w, bool *failed)
 	w->c.files = to;
 }
 
+static void copy_egress(struct wish *w, bool *failed)
+{
+	if (!w->c.egress)
+		return;
+	w->c.egress = kn_egress_copy(w->c.egress, &w->arena);
+	*failed |= !w->c.egress;
+}
+
 /* ---- keys ---------------------------------------------------------------------------------- */
 
 static void add_bytes(struct kn_buf *b, const char *name, const void *ptr, size_t len)
@@ -152,6 +160,7 @@ int wish_new(const struct kn_sandbox_qemu_config *config, const struct kn_sandbo
 	w->c.user = copy(w, c->user, &failed);
 	w->c.ready_path = copy(w, c->ready_path, &failed);
 	copy_files(w, &failed);
+	copy_egress(w, &failed);
 	int r = failed ? kn_fail(err, ENOMEM, "memory for a sandbox") : 0;
 	if (r == 0 && config->restores)
 		r = make_keys(w, config, err);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "host/jail.h"
+#include "host/network.h"
 #include "oci/agent_link.h"
 #include "oci/contained.h"
 #include "oci/sandbox_ns/ns.h"
@@ -55,6 +56,7 @@ struct box {
 	struct image *image;
 	struct kn_child child;     /* .pid 0: not started */
 	int netns_fd;
+	struct kn_netif *netif;    /* NULL: the function has no network */
 	struct kn_agent_link *link;
 
 	struct kn_timer timer;     /* of the state: boot, ready, stop, another try to clean up */
@@ -78,6 +80,7 @@ static void release(struct box *b)
 	kn_timer_stop(&b->timer);
 	kn_agent_link_free(b->link);
 	kn_close(b->netns_fd);
+	kn_netif_free(b->netif);
 	if (b->dir)
 		rmdir(b->dir);
 	image_give(b->ns, b->image);
@@ -150,6 +153,7 @@ static void on_reaped(struct kn_child *child, int wait_status)
 	b->child.pid = 0;
 	kn_agent_link_free(kn_take_ptr(b->link));
 	kn_close(kn_take_fd(b->netns_fd));
+	kn_netif_free(kn_take_ptr(b->netif));
 	clean_up(b);
 }
 
@@ -276,9 +280,6 @@ static int check_config(const struct kn_sandbox_config *c, struct kn_err *err)
 {
 	if (c->contract == KN_CONTRACT_MESSAGE)
 		return kn_fail(err, EINVAL, "a container runs images with the contract http or stdio");
-	if (c->egress)
-		return kn_fail(err, ENOTSUP, "class container has no network yet: use class microvm "
-		               "for a function with egress");
 	if (c->memory_bytes < MIN_MEMORY)
 		return kn_fail(err, EINVAL, "%llu bytes of memory for a container; at least %d MiB",
 		               (unsigned long long)c->memory_bytes, MIN_MEMORY >> 20);
@@ -298,15 +299,14 @@ static int make_cgroup(struct box *b, const struct kn_sandbox_config *c, struct 
 	return r < 0 ? r : kn_cgroup_new(&host, b->ns->cgroup, c->id, &limits, &b->cgroup, err);
 }
 
-static int start_link(struct box *b, int fd, const struct kn_sandbox_config *c, struct kn_err *err)
+static int start_link(struct box *b, int fd, struct kn_err *err)
 {
 	struct kn_agent_link_events events = { .hello = on_hello, .started = on_started,
 		                               .ready = on_ready, .log = on_log,
 		                               .ended = on_function_ended,
 		                               .failed = on_pipe_failed, .arg = b };
 
-	int r = kn_agent_link_new(b->loop, fd, &events, &b->link, err);
-	return r < 0 ? r : kn_agent_link_configure(b->link, c, err);
+	return kn_agent_link_new(b->loop, fd, &events, &b->link, err);
 }
 
 /* Half of the memory may be files: who fills the disk meets its end before that of the memory. */
@@ -364,7 +364,7 @@ static int start_process(struct box *b, const struct kn_sandbox_config *c, struc
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
 		return kn_fail(err, errno, "a socket pair: %s", strerror(errno));
 	kn_auto(kn_close) int agent = pair[1];
-	int r = start_link(b, pair[0], c, err);
+	int r = start_link(b, pair[0], err);
 	return r < 0 ? r : spawn(b, agent, image_fd, err);
 }
 
@@ -385,11 +385,36 @@ static int build(struct box *b, const struct kn_sandbox_config *c, struct kn_err
 	return r < 0 ? r : start_process(b, c, err);
 }
 
-static int watch(struct box *b, struct kn_err *err)
+static void on_refused(const char *text, void *arg)
+{
+	struct box *b = arg;
+
+	if (b->events.log)
+		b->events.log(&b->sb, KN_MONITOR, kn_view_of(text), b->events.arg);
+}
+
+static int make_netif(struct box *b, const struct kn_sandbox_config *c, struct kn_err *err)
+{
+	struct kn_netif_events events = { .refused = on_refused, .arg = b };
+
+	if (!c->egress)
+		return 0;
+	if (!b->ns->network)
+		return kn_fail(err, ENOTSUP, "this node gives functions no network; see kiln doctor");
+	int r = kn_netif_new(b->ns->network, c->egress, &events, &b->netif, err);
+	return r < 0 ? r : kn_netif_join(b->netif, b->netns_fd, err);
+}
+
+/* The agent waits for what it is told; so the network is there before the function runs. */
+static int watch(struct box *b, const struct kn_sandbox_config *c, struct kn_err *err)
 {
 	int r = open_netns(b, err);
 
 	b->child.done = on_reaped;
+	if (r == 0)
+		r = make_netif(b, c, err);
+	if (r == 0)
+		r = kn_agent_link_configure(b->link, c, err);
 	if (r == 0)
 		r = kn_child_start(b->loop, &b->child, err);
 	if (r == 0)
@@ -425,7 +450,7 @@ static int ns_start(struct kn_loop *loop, const void *driver, const struct kn_sa
 	b->phase_ns = kn_now_ns();
 	r = build(b, config, err);
 	if (r == 0)
-		r = watch(b, err);
+		r = watch(b, config, err);
 	if (r < 0) {
 		if (b->cgroup)
 			(void)!kn_cgroup_remove(b->cgroup, NULL);

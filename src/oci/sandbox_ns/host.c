@@ -256,6 +256,11 @@ int kn_ns_new(const struct kn_ns_config *config, struct kn_ns **ret, struct kn_e
 	return 0;
 }
 
+void kn_ns_use_network(struct kn_ns *ns, struct kn_network *network)
+{
+	ns->network = network;
+}
+
 void kn_ns_free(struct kn_ns *ns)
 {
 	if (!ns)

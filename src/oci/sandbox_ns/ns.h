@@ -24,6 +24,7 @@ struct image {
 
 struct kn_ns {
 	struct kn_ns_config config;
+	struct kn_network *network;  /* or NULL */
 	char *agent, *cgroup;
 	int agent_fd;                /* sealed copy: no container can change what others run */
 	int filter_fd;               /* the compiled filter */

@@ -1,4 +1,5 @@
 #include "engine_play.h"
+#include "host/egress.h"
 
 static void first_request_starts_an_instance_and_is_cold(void **state)
 {
@@ -455,6 +456,22 @@ static void class_without_driver_is_refused(void **state)
 	kn_function_unref(fn);
 }
 
+static void egress_without_networks_is_refused(void **state)
+{
+	static const struct kn_egress_rule RULE = { .address = 0xc0000201, .prefix = 32 };
+	static const struct kn_egress EGRESS = { .rules = &RULE, .n_rules = 1 };
+	struct kn_function *fn = play_function("hello");
+	struct kn_err err = KN_ERR_INIT;
+
+	(void)state;
+	fn->egress = &EGRESS;
+	assert_fails(kn_engine_check(engine, fn, &err), ENOTSUP, &err,
+		     "annotation 'kiln.egress': no nftables here");
+	fn->egress = NULL;
+	assert_ok(kn_engine_check(engine, fn, &err), &err);
+	kn_function_unref(fn);
+}
+
 /* ---- logs ------------------------------------------------------------------------------------- */
 
 static char lines[512];
@@ -707,6 +724,7 @@ int main(void)
 		ENGINE(removal_drains_then_stops),
 		ENGINE(removal_refuses_what_waits),
 		ENGINE(class_without_driver_is_refused),
+		ENGINE(egress_without_networks_is_refused),
 		ENGINE(log_keeps_the_newest_lines_and_feeds_followers),
 		ENGINE(log_flood_is_cut_and_the_rest_is_counted),
 		ENGINE(metrics_have_the_gateways_names),

@@ -76,7 +76,8 @@ static int setup(void **state)
 	config.drain_ms = 1000;
 	config.classes[KN_CLASS_MICROVM] = (struct kn_engine_class){ .ops = &kn_sandbox_fake,
 								     .driver = &play.driver,
-								     .hypervisor = "fake" };
+								     .hypervisor = "fake",
+								     .no_network = "no nftables here" };
 	config.classes[KN_CLASS_CONTAINER] = (struct kn_engine_class){ .why = "it comes later" };
 	config.classes[KN_CLASS_NF] =
 		(struct kn_engine_class){ .ops = &kn_sandbox_fake_frames, .driver = &play.driver };
