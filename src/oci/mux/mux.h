@@ -22,6 +22,7 @@ struct stream {
 	bool got_end;                   /* the peer told us so */
 	bool got_reset;                 /* close as soon as inbound is written */
 	bool shut;                      /* the socket was told of got_end */
+	bool deaf;                      /* the socket takes nothing more; it may still say something */
 };
 
 struct kn_mux {

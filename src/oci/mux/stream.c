@@ -112,6 +112,19 @@ static void grant(struct stream *s, size_t bytes)
 	s->ungranted = 0;
 }
 
+/*
+ * The socket's owner reads no more: a server that refuses a body answers and closes. What comes for it
+ * is dropped, and what it has said is still read; the end of that ends the stream.
+ */
+static void become_deaf(struct stream *s)
+{
+	size_t bytes = s->inbound.len;
+
+	s->deaf = true;
+	kn_buf_clear(&s->inbound);
+	grant(s, bytes);
+}
+
 /* Write what came from the peer; true when the stream was dropped. */
 static bool write_inbound(struct stream *s)
 {
@@ -121,12 +134,13 @@ static bool write_inbound(struct stream *s)
 			continue;
 		if (n < 0 && errno == EAGAIN)
 			return false;
-		if (n < 0) {
-			if (s->got_reset)
-				stream_drop(s);
-			else
-				reset(s, errno);
+		if (n < 0 && s->sent_end && !s->got_reset) {
+			reset(s, errno);        /* it has nothing more to say either */
 			return true;
+		}
+		if (n < 0) {
+			become_deaf(s);
+			break;
 		}
 		kn_buf_drop(&s->inbound, (size_t)n);
 		grant(s, (size_t)n);
@@ -156,7 +170,7 @@ static bool read_socket(struct stream *s, uint32_t events)
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return false;
-	if (n < 0 || ((events & EPOLLHUP) && !s->got_end)) {
+	if (n < 0 || (((events & EPOLLHUP) || s->deaf) && !s->got_end)) {
 		reset(s, n < 0 ? errno : EPIPE);
 		return true;
 	}
@@ -188,6 +202,10 @@ int stream_data(struct stream *s, struct kn_view data, struct kn_err *err)
 		return kn_fail(err, EBADMSG, "data after the end of stream %u", s->id);
 	if (s->inbound.len + s->ungranted + data.len > KN_MUX_WINDOW)
 		return kn_fail(err, EBADMSG, "more data on stream %u than was granted", s->id);
+	if (s->deaf) {
+		grant(s, data.len);
+		return 0;
+	}
 	kn_buf_add_view(&s->inbound, data);
 	if (s->inbound.failed)
 		return kn_fail(err, ENOMEM, "memory for stream %u", s->id);

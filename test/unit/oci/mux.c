@@ -1,6 +1,7 @@
 /* Two ends over a socket pair in one loop; or one end against bytes written by hand. */
 #include "oci/mux.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -298,6 +299,199 @@ static void what_came_before_a_reset_is_still_delivered(void **state)
 	fini(&guest);
 }
 
+/* As a server does that refuses a body: it answers, and does not wait for the rest. */
+static void an_answer_before_the_end_of_the_request_is_delivered(void **state)
+{
+	struct end host, guest;
+	char text[70000] = { 0 };
+
+	(void)state;
+	both(&host, &guest);
+	int a = open_stream(&host);
+	turn(5);
+	int b = guest.opened[0];
+	size_t sent = 0;
+	for (ssize_t n; (n = write(a, text, sizeof(text))) > 0 && sent < 4 << 20; turn(1))
+		sent += (size_t)n;
+	memset(text, 'y', sizeof(text));
+	assert_int_equal(write(b, text, 60000), 60000);
+	close(b);
+	guest.n_opened = 0;
+	size_t got = 0;
+	ssize_t n = 1;
+	for (int i = 0; i < 1000 && n != 0 && !(n < 0 && errno != EAGAIN); i++) {
+		(void)!send(a, text, 1000, MSG_NOSIGNAL);   /* it goes on, not knowing */
+		turn(1);
+		n = read(a, text, sizeof(text));
+		got += n > 0 ? (size_t)n : 0;
+	}
+	assert_int_equal(got, 60000);
+	close(a);
+	turn(20);
+	assert_int_equal(kn_mux_streams(host.mux), 0);
+	assert_int_equal(kn_mux_streams(guest.mux), 0);
+	fini(&host);
+	fini(&guest);
+}
+
+/* ---- drawn at random ------------------------------------------------------------------------ */
+
+/* The pipe in two halves with a hand in the middle that lets as many bytes through as it likes. */
+struct narrow {
+	int to_host, to_guest;
+	uint64_t seed;
+};
+
+/* Never the same twice, always the same for a seed (splitmix64). */
+static uint64_t draw(struct narrow *w, uint64_t below)
+{
+	uint64_t z = w->seed += UINT64_C(0x9e3779b97f4a7c15);
+
+	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+	return (z ^ z >> 31) % below;
+}
+
+static void let_through(struct narrow *w, int from, int to)
+{
+	static char text[1 << 16];
+	size_t most = draw(w, 4) ? 1 + draw(w, sizeof(text)) : draw(w, 20);
+	ssize_t n = most ? recv(from, text, most, MSG_PEEK) : 0;
+
+	if (n <= 0)
+		return;
+	ssize_t m = write(to, text, (size_t)n);
+	if (m > 0)
+		assert_int_equal(read(from, text, (size_t)m), m);
+}
+
+static void both_narrow(struct end *host, struct end *guest, struct narrow *w, uint64_t seed)
+{
+	int p[2], q[2], bytes = 4096;
+
+	pair(p);
+	pair(q);
+	for (size_t i = 0; i < 2; i++) {
+		setsockopt(p[i], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+		setsockopt(q[i], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+	}
+	*host = *guest = (struct end){ .mux = NULL };
+	make(host, p[0], true, 7);
+	make(guest, q[0], false, 0);
+	*w = (struct narrow){ .to_host = p[1], .to_guest = q[1], .seed = seed };
+}
+
+/* One direction of a stream: what its writer has written, its reader has read. */
+struct flow {
+	int from, to;
+	size_t total, sent, got;
+	bool closed, ended;
+};
+
+static char byte_at(const struct flow *f, size_t at)
+{
+	return (char)((at ^ f->total) * 2654435761u >> 13);
+}
+
+static void feed(struct flow *f, struct narrow *w)
+{
+	static char text[1 << 15];
+	size_t n = kn_min((size_t)draw(w, sizeof(text)), f->total - f->sent);
+
+	if (f->closed)
+		return;
+	for (size_t i = 0; i < n; i++)
+		text[i] = byte_at(f, f->sent + i);
+	ssize_t wrote = n ? write(f->from, text, n) : 0;
+	f->sent += wrote > 0 ? (size_t)wrote : 0;
+	if (f->sent < f->total)
+		return;
+	assert_int_equal(shutdown(f->from, SHUT_WR), 0);
+	f->closed = true;
+}
+
+static void drink(struct flow *f, struct narrow *w)
+{
+	static char text[1 << 15];
+
+	if (f->ended)
+		return;
+	ssize_t n = read(f->to, text, 1 + (size_t)draw(w, sizeof(text)));
+	f->ended = n == 0;
+	for (ssize_t i = 0; i < n; i++)
+		if (text[i] != byte_at(f, f->got + (size_t)i))
+			fail_msg("byte %zu of %zu differs", f->got + (size_t)i, f->total);
+	f->got += n > 0 ? (size_t)n : 0;
+}
+
+enum { FLOWS = 8 };
+
+/* Every flow is fed and drunk, by a writer and a reader that may each be lazy. */
+static void run_flows(struct flow flows[FLOWS], struct narrow *w)
+{
+	uint64_t lazy = draw(w, 1 << 2 * FLOWS);
+	size_t ended = 0;
+
+	for (int round = 0; ended < FLOWS && round < 200000; round++) {
+		ended = 0;
+		for (unsigned i = 0; i < FLOWS; i++) {
+			if (draw(w, lazy >> i & 1 ? 30 : 2) == 0)
+				feed(&flows[i], w);
+			if (draw(w, lazy >> (FLOWS + i) & 1 ? 30 : 2) == 0)
+				drink(&flows[i], w);
+			ended += flows[i].ended;
+		}
+		let_through(w, w->to_host, w->to_guest);
+		let_through(w, w->to_guest, w->to_host);
+		turn(1);
+	}
+	for (size_t i = 0; i < FLOWS; i++)
+		if (!flows[i].ended || flows[i].got != flows[i].total)
+			fail_msg("flow %zu: %zu bytes of %zu, %zu sent, end %d", i, flows[i].got,
+			         flows[i].total, flows[i].sent, flows[i].ended);
+}
+
+static void nothing_is_lost_however_the_pipe_is_cut(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 40; seed++) {
+		struct end host, guest;
+		struct narrow w;
+		struct flow flows[FLOWS] = { 0 };
+
+		both_narrow(&host, &guest, &w, seed);
+		for (size_t i = 0; i < FLOWS; i += 2) {
+			int a = open_stream(&host);
+			for (int k = 0; k < 2000 && guest.n_opened <= i / 2; k++) {
+				let_through(&w, w.to_host, w.to_guest);
+				let_through(&w, w.to_guest, w.to_host);
+				turn(1);
+			}
+			assert_int_equal(guest.n_opened, i / 2 + 1);
+			int b = guest.opened[i / 2];
+			size_t most = draw(&w, 3) ? 400000 : 3;
+			flows[i] = (struct flow){ .from = a, .to = b, .total = draw(&w, most) };
+			flows[i + 1] = (struct flow){ .from = b, .to = a, .total = draw(&w, most) };
+		}
+		run_flows(flows, &w);
+		assert_int_equal(host.failed.code, 0);
+		assert_int_equal(guest.failed.code, 0);
+		for (int k = 0; k < 200; k++) {   /* the last ends and credits */
+			let_through(&w, w.to_host, w.to_guest);
+			let_through(&w, w.to_guest, w.to_host);
+			turn(1);
+		}
+		assert_int_equal(kn_mux_streams(host.mux), 0);
+		assert_int_equal(kn_mux_streams(guest.mux), 0);
+		for (size_t i = 0; i < FLOWS; i += 2)
+			close(flows[i].from);
+		fini(&host);
+		fini(&guest);
+		close(w.to_host);
+		close(w.to_guest);
+	}
+}
+
 static void number_of_streams_is_bounded(void **state)
 {
 	struct kn_err err = KN_ERR_INIT;
@@ -491,6 +685,8 @@ int main(void)
 		cmocka_unit_test(a_refused_stream_is_closed),
 		cmocka_unit_test(a_slow_reader_holds_its_own_stream_only),
 		cmocka_unit_test(what_came_before_a_reset_is_still_delivered),
+		cmocka_unit_test(an_answer_before_the_end_of_the_request_is_delivered),
+		cmocka_unit_test(nothing_is_lost_however_the_pipe_is_cut),
 		cmocka_unit_test(number_of_streams_is_bounded),
 		cmocka_unit_test(a_new_generation_drops_everything),
 		cmocka_unit_test(host_skips_what_an_earlier_life_left),
