@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -176,17 +177,51 @@ static int child(void *arg)
 	_exit(127);
 }
 
+/*
+ * clone(2) as libc has it cannot name a cgroup, and clone3(2) it has not: on another stack the child
+ * must not return from here, so it calls its function before any compiled code runs.
+ */
+static pid_t clone_into(struct start *s, char *stack, uint64_t flags, int *pidfd)
+{
+	struct clone_args a = { .flags = flags | CLONE_INTO_CGROUP,
+		                .pidfd = (uint64_t)(uintptr_t)pidfd,
+		                .exit_signal = SIGCHLD,
+		                .stack = (uint64_t)(uintptr_t)stack,
+		                .stack_size = STACK_BYTES,
+		                .cgroup = (unsigned)s->config->cgroup_fd };
+	register int (*function)(void *) __asm__("r12") = child;
+	register void *argument __asm__("r13") = s;
+	long r;
+
+	/* syscalls: clone3 */
+	__asm__ volatile("syscall\n\t"
+	                 "test %%rax, %%rax\n\t"
+	                 "jnz 1f\n\t"
+	                 "xor %%ebp, %%ebp\n\t"
+	                 "mov %%r13, %%rdi\n\t"
+	                 "call *%%r12\n\t"
+	                 "hlt\n"
+	                 "1:"
+	                 : "=a"(r)
+	                 : "a"((long)SYS_clone3), "D"(&a), "S"(sizeof(a)), "r"(function), "r"(argument)
+	                 : "rcx", "r11", "memory", "cc");
+	if (r < 0)
+		errno = (int)-r;
+	return r < 0 ? -1 : (pid_t)r;
+}
+
 static int clone_child(struct start *s, char *stack, pid_t *ret_pid, int *ret_pidfd)
 {
+	uint64_t flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | s->config->namespaces;
 	sigset_t all, before;
 	int pidfd = -1;
 
 	/* A handler of ours must not run in the child while it shares our memory. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	pid_t pid = clone(child, stack + STACK_BYTES,
-	                  CLONE_VM | CLONE_VFORK | CLONE_PIDFD | (int)s->config->namespaces | SIGCHLD,
-	                  s, &pidfd);
+	pid_t pid = s->config->cgroup_fd > 0
+	                    ? clone_into(s, stack, flags, &pidfd)
+	                    : clone(child, stack + STACK_BYTES, (int)flags | SIGCHLD, s, &pidfd);
 	int saved = errno;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (pid < 0)

@@ -44,6 +44,9 @@ struct kn_spawn_config {
 	size_t n_fds;                      /*   named here are /dev/null */
 	const struct kn_rlimit *rlimits;
 	size_t n_rlimits;
+	int cgroup_fd;                     /* folder of a cgroup of version 2 in which the child begins,
+	                                    * which no later move can replace: a move waits for a grace
+	                                    * period of the kernel; 0: the parent's */
 	uint64_t namespaces;               /* CLONE_NEWNS | CLONE_NEWPID ... */
 	bool new_session;                  /* setsid(): its own process group, too */
 	bool die_with_us;                  /* SIGKILL when the parent's thread ends */

@@ -77,13 +77,14 @@ static void find_source(int fd, struct kn_contained_cgroup *g)
 /* The folders of the cgroup lead to the host's: they must not stay open. The first is memory's. */
 static int join_cgroup(struct kn_contained *c, struct kn_err *err)
 {
+	bool unified = strcmp(c->names, KN_CONTAINED_UNIFIED) == 0;   /* it began in it */
 	int r = 0;
 
 	if (c->n_cgroups > 0)
 		c->oom_fd = kn_cgroup_open_events(KN_CONTAINED_CGROUP_FD);
 	for (unsigned i = 0; i < c->n_cgroups; i++) {
 		int fd = KN_CONTAINED_CGROUP_FD + (int)i;
-		if (r == 0)
+		if (r == 0 && !unified)
 			r = kn_cgroup_join(fd, err);
 		find_source(fd, &c->cgroups[i]);
 		close(fd);

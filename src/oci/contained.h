@@ -2,9 +2,9 @@
  * kiln-agent as the first process of a container: what oci/sandbox_ns hands over when it starts it,
  * and what it then does to itself. In a guest oci/guest has this place.
  *
- * The first process starts with the node's rights in namespaces of its own, and joins the cgroup
- * itself: on version 1 that may wait for a grace period of the kernel (6 ms measured), which is not
- * the node's loop's business.
+ * The first process starts with the node's rights in namespaces of its own. On version 2 it begins in
+ * its cgroup; on version 1 it joins by itself, since that may wait for a grace period of the kernel
+ * (6 ms measured), which is not the node's loop's business.
  *
  * Thread  the only one
  */

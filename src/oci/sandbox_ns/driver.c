@@ -339,6 +339,7 @@ static int spawn(struct box *b, int pipe_fd, int image_fd, struct kn_err *err)
 		                     .n_fds = n_fds,
 		                     .rlimits = &no_core,
 		                     .n_rlimits = 1,
+		                     .cgroup_fd = unified ? dirs[0].fd : 0,
 		                     .namespaces = KN_CONTAINED_NAMESPACES,
 		                     .new_session = true,
 		                     .die_with_us = true };

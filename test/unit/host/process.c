@@ -133,6 +133,59 @@ static void failures_are_told_and_the_child_reaped(void **state)
 	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);   /* no child is left */
 }
 
+/* Where cgroups of version 2 are mounted, with controllers or without. */
+static bool find_unified(char ret[128])
+{
+	char line[1024];
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+
+	ret[0] = '\0';
+	while (f && fgets(line, sizeof(line), f))
+		if (strstr(line, " - cgroup2 ") && sscanf(line, "%*s %*s %*s %*s %127s", ret) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return ret[0] != '\0';
+}
+
+static void child_begins_in_its_cgroup(void **state)
+{
+	const char *argv[] = { "cat", "/proc/self/cgroup", NULL };
+	struct kn_err err = KN_ERR_INIT;
+	char root[128], path[192], name[64], text[1024] = "";
+	int p[2], status;
+	pid_t pid;
+
+	(void)state;
+	if (geteuid() != 0 || !find_unified(root))
+		skip();
+	snprintf(name, sizeof(name), "kn-test-%d", getpid());
+	snprintf(path, sizeof(path), "%s/%s", root, name);
+	if (mkdir(path, 0755) < 0)
+		skip();
+	int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	const struct kn_fd_map out = { p[1], 1 };
+	struct kn_spawn_config c = { .path = "/bin/cat", .argv = argv, .fds = &out, .n_fds = 1,
+		                     .cgroup_fd = dir };
+	assert_ok(kn_spawn(&c, &pid, NULL, &err), &err);
+	close(p[1]);
+	assert_true(kn_read_all(p[0], text, sizeof(text) - 1) > 0);
+	close(p[0]);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	if (!strstr(text, name))
+		fail_msg("not in %s: %s", name, text);
+	/* Failures are told as ever. */
+	c.path = "/nowhere/x";
+	assert_fails(kn_spawn(&c, &pid, NULL, &err), ENOENT, &err, "run '/nowhere/x'");
+	close(dir);
+	assert_int_equal(rmdir(path), 0);
+	struct kn_err gone = KN_ERR_INIT;
+	c.cgroup_fd = 1000;
+	assert_fails(kn_spawn(&c, &pid, NULL, &gone), EBADF, &gone, "start a process");
+}
+
 /* A parent that is killed takes its child along, even when nothing of it gets to run. */
 static void child_dies_with_its_parent(void **state)
 {
@@ -264,6 +317,7 @@ int main(void)
 		cmocka_unit_test(descriptors_are_placed_and_others_closed),
 		cmocka_unit_test(limits_session_and_signals_are_set),
 		cmocka_unit_test(failures_are_told_and_the_child_reaped),
+		cmocka_unit_test(child_begins_in_its_cgroup),
 		cmocka_unit_test(child_dies_with_its_parent),
 		cmocka_unit_test(programs_are_found_as_execvp_would),
 		cmocka_unit_test(programs_that_cannot_run_are_told),
