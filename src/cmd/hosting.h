@@ -12,6 +12,8 @@
 #include "faas/engine.h"
 
 struct kn_hosting;
+struct kn_restores;
+struct kn_sandbox_qemu_config;
 struct kn_shells;
 
 /** Strings are copied. NULL means: found by itself. */
@@ -53,6 +55,16 @@ bool kn_hosting_has_network(const struct kn_hosting *h);
 /** Networks of functions with egress; borrowed until NULL is set. */
 struct kn_network;
 void kn_hosting_use_network(struct kn_hosting *h, struct kn_network *network);
+
+/**
+ * The driver of Linux guests and QEMU's version, for kn_restores_new(); borrowed. NULL: the class
+ * microvm is refused here.
+ */
+const struct kn_sandbox_qemu_config *kn_hosting_qemu(const struct kn_hosting *h,
+						     const char **ret_version);
+
+/** Let Linux functions start by restore; borrowed until NULL is set. */
+void kn_hosting_use_restores(struct kn_hosting *h, struct kn_restores *restores);
 
 /** Remove what a killed daemon's instances left (empty cgroups). Returns how many. */
 size_t kn_hosting_sweep(const struct kn_hosting *h);

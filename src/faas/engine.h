@@ -245,7 +245,8 @@ const struct kn_function *kn_service_function(const struct kn_service *s);
 
 enum kn_start {
 	KN_WARM,
-	KN_PREWARMED, /* the first request of an instance that was ready before it came */
+	KN_PREWARMED, /* the first request of an instance that was ready before it came, or of one
+		       * that was made of a guest that was (kn_sandbox.prewarmed) */
 	KN_COLD,      /* it waited for an instance that had to be made */
 };
 

@@ -80,6 +80,7 @@ struct kn_function {
 	                               * an instance is meant to have; 0: as many as it can take */
 	bool scale_zero;              /* label com.openfaas.scale.zero: none is kept when it idles */
 	uint64_t idle_ms;             /* label com.openfaas.scale.zero-duration; 0: the node's */
+	bool snapshot_off;            /* kiln.snapshot=off: every start begins with the program's own */
 	uint64_t timeout_ms;          /* kiln.timeout: the one deadline of an invocation, start and wait included */
 	uint64_t boot_timeout_ms;     /* kiln.boot-timeout: start to ready */
 	uint64_t memory_bytes;        /* limits.memory */

@@ -188,6 +188,7 @@ static struct kn_sandbox_config sandbox_config(const struct kn_pool *p, const ch
 		.cpu_milli = fn->cpu_milli,
 		.max_pids = fn->max_pids,
 		.egress = fn->egress,
+		.snapshot = !fn->snapshot_off,
 		.boot_timeout_ms = fn->boot_timeout_ms,
 		.ready_timeout_ms = fn->boot_timeout_ms,
 		.max_reply_bytes = p->config.max_reply_bytes,

@@ -201,9 +201,11 @@ int kn_agent_link_configure(struct kn_agent_link *l, const struct kn_sandbox_con
 	return r;
 }
 
-int kn_agent_link_resume(struct kn_agent_link *l, const char *hostname, struct kn_err *err)
+int kn_agent_link_resume(struct kn_agent_link *l, const char *hostname, bool rehearse,
+                         struct kn_err *err)
 {
-	struct kn_agent_message m = { .type = KN_AGENT_RESUME, .hostname = kn_view_of(hostname) };
+	struct kn_agent_message m = { .type = KN_AGENT_RESUME, .hostname = kn_view_of(hostname),
+		                      .rehearse = rehearse };
 
 	/* A guest that waited has the hour and the entropy of when it began to. */
 	int r = l->state == BOOTING ? 0 : greet(l, err);

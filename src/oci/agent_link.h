@@ -56,9 +56,11 @@ kn_must_use int kn_agent_link_configure(struct kn_agent_link *l, const struct kn
  * ready: it gets a name and identifiers of its own, and says `ready` when the function answers. Told
  * again, the guest is greeted anew: it may have waited for long.
  *
+ * rehearse  nobody waits for it yet: `ready` may take longer, so that what follows takes less
+ *
  * Errors  ENOMEM, EPIPE
  */
-kn_must_use int kn_agent_link_resume(struct kn_agent_link *l, const char *hostname,
+kn_must_use int kn_agent_link_resume(struct kn_agent_link *l, const char *hostname, bool rehearse,
                                      struct kn_err *err);
 
 /** Ask the function to stop, kill it after grace_ms; `ended` follows. Errors: ENOMEM, EPIPE. */

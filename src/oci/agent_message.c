@@ -32,6 +32,7 @@ static const struct field {
 	LIST_FIELD(21, file_bytes),    TEXT_FIELD(22, address),
 	TEXT_FIELD(23, gateway),       TEXT_FIELD(24, dns),
 	NUMBER_FIELD(25, read_only_root), NUMBER_FIELD(26, max_pids),
+	NUMBER_FIELD(27, rehearse),
 #undef NUMBER_FIELD
 #undef TEXT_FIELD
 #undef LIST_FIELD

@@ -56,6 +56,7 @@ struct kn_agent_message {
 	struct kn_view gateway, dns; /* IPv4 addresses */
 	uint64_t read_only_root;     /* 1: the root cannot be written to */
 	uint64_t max_pids;           /* of the function; 0: no limit */
+	uint64_t rehearse;           /* RESUME: 1: nobody waits yet, see kn_agent_link_resume() */
 	uint64_t contract;           /* enum kn_contract */
 	uint64_t port;
 	uint64_t ready_timeout_ms, time_limit_ms, max_reply_bytes;

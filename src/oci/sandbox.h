@@ -145,6 +145,7 @@ struct kn_sandbox {
 	                                          * "restore", "prepared"; static; NULL: "boot" */
 	struct kn_phase phases[KN_MAX_PHASES];   /* filled when ready is called */
 	size_t n_phases;
+	bool prewarmed;             /* the start took a guest that had waited for it; set with phases */
 };
 
 /** False when there is no way to send it a request. */

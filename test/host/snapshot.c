@@ -123,11 +123,12 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	(void)state;
+	int r = guest_clean(state);
+
 	if (guest_driver.restores)
 		close_restores();
 	guest_check_nothing();
-	return 0;
+	return r;
 }
 
 /* ---- restores ------------------------------------------------------------------------------- */
@@ -313,7 +314,7 @@ static void spoiled_files_are_made_anew(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < KN_ARRAY_LEN(names); i++) {
-		find_snapshot("function,", folder);
+		find_snapshot("function ", folder);
 		spoil_file(folder, names[i]);
 		start(&g, "http", true);
 		expect_phases(&g, from_template);
@@ -361,7 +362,7 @@ static void what_cannot_be_restored_is_booted(void **state)
 	struct guest g;
 
 	(void)state;
-	find_snapshot("function,", folder);
+	find_snapshot("function ", folder);
 	spoil_file(folder, "state");
 	pretend_saved_so(folder, "state");
 	close_restores();
@@ -434,7 +435,7 @@ static void a_killed_builder_leaves_nothing(void **state)
 	char folder[300];
 
 	(void)state;
-	find_snapshot("function,", folder);
+	find_snapshot("function ", folder);
 	spoil_file(folder, "memory");
 	start(&g, "http", true);
 	assert_ok(kn_sandbox_qemu.stats(g.sb, &stats, &err), &err);

@@ -72,6 +72,7 @@ static void find_paths(struct kn_hosting *h, const struct kn_hosting_config *c)
 	h->qemu.qemu = find_qemu(h, c->qemu);
 	h->qemu.kernel = text(h, h->lib_dir, "/" KN_GUEST_KERNEL);
 	h->qemu.initramfs = text(h, h->lib_dir, "/" KN_GUEST_INITRAMFS);
+	h->qemu.preload = text(h, h->lib_dir, "/" KN_QEMU_PRELOAD);
 	if (c->cgroup)
 		h->qemu.cgroup = text(h, c->cgroup, "");
 	h->ns_config = KN_NS_DEFAULTS;
@@ -312,6 +313,20 @@ void kn_hosting_use_network(struct kn_hosting *h, struct kn_network *network)
 	h->qemu.network = network;
 	if (h->ns)
 		kn_ns_use_network(h->ns, network);
+}
+
+const struct kn_sandbox_qemu_config *kn_hosting_qemu(const struct kn_hosting *h,
+						     const char **ret_version)
+{
+	const struct kn_part *version = kn_hosting_part(h, "QEMU");
+
+	*ret_version = version ? version->found : NULL;
+	return h->classes[KN_CLASS_MICROVM].ops ? &h->qemu : NULL;
+}
+
+void kn_hosting_use_restores(struct kn_hosting *h, struct kn_restores *restores)
+{
+	h->qemu.restores = restores;
 }
 
 size_t kn_hosting_sweep(const struct kn_hosting *h)

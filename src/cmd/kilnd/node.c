@@ -189,6 +189,50 @@ static int open_network(struct kn_node *n, struct kn_err *err)
 	return 0;
 }
 
+static int open_snapshots(struct kn_node *n, const struct kn_sandbox_qemu_config *qemu,
+			  const char *version, struct kn_err *err)
+{
+	const struct kn_kilnd_options *o = n->options;
+	struct kn_snapshot_fact facts[KN_SNAPSHOT_FACTS];
+	struct kn_snapshots_config snapshots = { .loop = n->loop,
+						 .max_bytes = o->snapshot_space,
+						 .facts = facts };
+	struct kn_restores_config restores = KN_RESTORES_DEFAULTS;
+	kn_auto(kn_free) char *dir = NULL;
+	kn_auto(kn_free) char *guests = NULL;
+
+	if (asprintf(&dir, "%s/snapshots", o->state) < 0)
+		dir = NULL;
+	if (asprintf(&guests, "%s/guests", n->tmp_dir) < 0)
+		guests = NULL;
+	if (!dir || !guests)
+		return kn_fail(err, ENOMEM, "out of memory");
+	snapshots.dir = dir;
+	snapshots.n_facts = kn_restores_facts(qemu, version, facts, KN_ARRAY_LEN(facts));
+	int r = kn_snapshots_open(&snapshots, &n->snapshots, err);
+	if (r < 0)
+		return r;
+	restores.snapshots = n->snapshots;
+	restores.run_dir = guests;
+	restores.prepared = (uint32_t)o->prepared;
+	restores.prepared_ms = o->prepared_ms;
+	r = kn_restores_new(n->loop, qemu, &restores, &n->restores, err);
+	if (r == 0)
+		kn_hosting_use_restores(n->hosting, n->restores);
+	return r;
+}
+
+/* Without snapshots functions start all the same. */
+static void try_snapshots(struct kn_node *n)
+{
+	struct kn_err err = KN_ERR_INIT;
+	const char *version;
+	const struct kn_sandbox_qemu_config *qemu = kn_hosting_qemu(n->hosting, &version);
+
+	if (qemu && n->options->snapshot_space > 0 && open_snapshots(n, qemu, version, &err) < 0)
+		kn_log(KN_WARN, "Linux functions start without snapshots", KN_E(&err));
+}
+
 static int open_hosting(struct kn_node *n, struct kn_err *err)
 {
 	const struct kn_kilnd_options *o = n->options;
@@ -211,6 +255,7 @@ static int open_hosting(struct kn_node *n, struct kn_err *err)
 	n->report = kn_hosting_report(n->hosting);
 	if (!n->report)
 		return kn_fail(err, ENOMEM, "out of memory for the node's report");
+	try_snapshots(n);
 	if (o->bare_shells == 0 || !kn_hosting_class(n->hosting, KN_CLASS_BARE)->ops)
 		return 0;
 	r = kn_shells_new(n->loop, kn_hosting_vmm(n->hosting), kn_hosting_kvm_device(n->hosting),
@@ -516,6 +561,11 @@ void kn_node_close(struct kn_node *n)
 		kn_hosting_use_shells(n->hosting, NULL);
 		kn_shells_free(n->shells);
 	}
+	if (n->restores) {
+		kn_hosting_use_restores(n->hosting, NULL);
+		kn_restores_free(n->restores);
+	}
+	kn_snapshots_close(n->snapshots);
 	json_decref(n->report);
 	kn_hosting_free(n->hosting);
 	kn_network_free(n->network);

@@ -14,6 +14,8 @@
 #include "host/network.h"
 #include "oci/image.h"
 #include "oci/sandbox_kvm.h"
+#include "oci/sandbox_qemu.h"
+#include "oci/snapshot.h"
 
 struct kn_node {
 	const struct kn_kilnd_options *options;
@@ -25,6 +27,8 @@ struct kn_node {
 	json_t *report;
 	struct kn_shells *shells;
 	struct kn_network *network;  /* NULL: functions get none here */
+	struct kn_snapshots *snapshots;
+	struct kn_restores *restores;
 	struct kn_work *work;
 	struct kn_store *store;
 	struct kn_auth *auth;

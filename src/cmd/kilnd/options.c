@@ -5,7 +5,7 @@
 
 #include "base/conf.h"
 
-enum { ROWS = 27 };
+enum { ROWS = 30 };
 
 static const struct kn_kilnd_options DEFAULTS = {
 	.listen = "127.0.0.1:8080",
@@ -24,6 +24,9 @@ static const struct kn_kilnd_options DEFAULTS = {
 	.drain_ms = 30 * 1000,
 	.token_ms = 3600 * 1000,
 	.workers = 2,
+	.snapshot_space = UINT64_C(8) << 30,
+	.prepared = 1,
+	.prepared_ms = 60 * 1000,
 };
 
 /* One row an option; the names are also the keys of the configuration file. */
@@ -67,6 +70,12 @@ static void fill_rows(struct kn_kilnd_options *o, struct kn_arg rows[ROWS])
 		  "threads for image imports and password hashes (default 2)" },
 		{ "bare-shells", 0, KN_ARG_U64, &o->bare_shells, "N", NULL,
 		  "monitors kept prepared for bare functions (default 0)" },
+		{ "snapshot-space", 0, KN_ARG_BYTES, &o->snapshot_space, "SIZE", NULL,
+		  "for snapshots that Linux functions start from; 0: they boot (default 8Gi)" },
+		{ "prepared", 0, KN_ARG_U64, &o->prepared, "N", NULL,
+		  "guests kept restored for Linux functions that were started last (default 1)" },
+		{ "prepared-time", 0, KN_ARG_DURATION, &o->prepared_ms, "TIME", NULL,
+		  "how long one is kept (default 60s)" },
 		{ "run-dir", 0, KN_ARG_STR, &o->run_dir, "DIR", NULL,
 		  "folder for sockets of running instances (default STATE/run)" },
 		{ "lib-dir", 0, KN_ARG_STR, &o->lib_dir, "DIR", "KILN_LIB",
@@ -219,6 +228,8 @@ static int check(struct kn_kilnd_options *o, struct kn_err *err)
 		r = in_range("max-connections", o->max_connections, 1, 65536, err);
 	if (r == 0)
 		r = in_range("bare-shells", o->bare_shells, 0, 256, err);
+	if (r == 0)
+		r = in_range("prepared", o->prepared, 0, 256, err);
 	if (r == 0)
 		r = in_range("token-life", o->token_ms / 1000, 1, 365 * 24 * 3600, err);
 	return r;

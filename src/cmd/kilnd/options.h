@@ -29,6 +29,8 @@ struct kn_kilnd_options {
 	uint64_t memory;  /* for instances; 0 on the command line: no limit */
 	uint64_t head_timeout_ms, idle_timeout_ms, drain_ms, token_ms;
 	uint64_t workers, bare_shells;
+	uint64_t snapshot_space; /* bytes; 0: Linux guests boot */
+	uint64_t prepared, prepared_ms;
 
 	/* made of the texts above */
 	enum kn_level log_level;

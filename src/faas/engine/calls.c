@@ -111,12 +111,13 @@ static void label(struct kn_call *call, const struct kn_instance *i)
 	uint64_t wait = call->granted_ns - call->began_ns;
 	const struct kn_sandbox *sb = i->sandbox;
 
-	if (i->ready_ns > call->began_ns)
-		call->start = KN_COLD;
+	bool waited = i->ready_ns > call->began_ns;
+	if (waited)
+		call->start = sb->prewarmed ? KN_PREWARMED : KN_COLD;
 	else
 		call->start = i->served == 0 && i->in_flight == 1 ? KN_PREWARMED : KN_WARM;
 	call->n_phases = 1;
-	if (call->start == KN_COLD) {
+	if (waited) {
 		uint64_t start = i->ready_ns - i->began_ns;
 		for (size_t n = 0; n < sb->n_phases && n < KN_MAX_PHASES; n++)
 			call->phases[call->n_phases++] = sb->phases[n];

@@ -188,6 +188,17 @@ static int read_egress(struct kn_function *fn, const char *value, struct kn_err 
 	return kn_egress_parse(kn_view_of(value), &fn->arena, &fn->egress, err);
 }
 
+static int read_snapshot(struct kn_function *fn, const char *value, struct kn_err *err)
+{
+	static const char *const names[] = { "on", "off" };
+	size_t which = 0;
+
+	int r = one_of(value, names, KN_ARRAY_LEN(names), "on, off", &which, err);
+	if (r == 0)
+		fn->snapshot_off = which == 1;
+	return r;
+}
+
 static int read_timeout(struct kn_function *fn, const char *value, struct kn_err *err)
 {
 	return read_duration(value, &fn->timeout_ms, err);
@@ -265,6 +276,7 @@ static const struct {
 	{ "kiln.queue", read_queue },
 	{ "kiln.pids", read_pids },
 	{ "kiln.egress", read_egress },
+	{ "kiln.snapshot", read_snapshot },
 	{ "kiln.timeout", read_timeout },
 	{ "kiln.boot-timeout", read_boot_timeout },
 };

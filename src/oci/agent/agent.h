@@ -112,7 +112,8 @@ void outputs_resume(struct kn_agent *a);
 void tail_text(const char *tail, size_t len, char *out, size_t out_len);
 
 /* probe.c */
-int probe_start(struct kn_agent *a, struct kn_err *err);
+/** lightly: an accepting port is enough, whatever the ready path. */
+int probe_start(struct kn_agent *a, bool lightly, struct kn_err *err);
 void probe_stop(struct kn_agent *a);
 /** A non-blocking connection to the function's port. Returns it or -errno. */
 int function_connect(const struct kn_agent *a);

@@ -23,6 +23,7 @@ struct probe {
 	struct kn_watch watch;          /* a connection under way */
 	struct kn_http_client *client;
 	int status;                     /* of this try's answer; 0: none yet */
+	bool lightly;                   /* do not ask, the port is enough */
 	bool answered;                  /* a try was answered, though not well */
 	char last[96];                  /* why the last try failed */
 };
@@ -177,7 +178,7 @@ static void on_connected(struct kn_watch *w, uint32_t events)
 	getsockopt(w->fd, SOL_SOCKET, SO_ERROR, &code, &len);
 	if (code)
 		not_listening(p, code);
-	else if (p->agent->fn.ready_path)
+	else if (p->agent->fn.ready_path && !p->lightly)
 		ask(p);
 	else
 		ready(p);
@@ -212,13 +213,14 @@ static void on_again(struct kn_timer *t)
 	try_again(p);
 }
 
-int probe_start(struct kn_agent *a, struct kn_err *err)
+int probe_start(struct kn_agent *a, bool lightly, struct kn_err *err)
 {
 	struct probe *p = calloc(1, sizeof(*p));
 
 	if (!p)
 		return kn_fail(err, ENOMEM, "memory for a probe");
 	p->agent = a;
+	p->lightly = lightly;
 	p->watch.fd = -1;
 	p->again.call = on_again;
 	p->wait_ns = FIRST_WAIT_NS;

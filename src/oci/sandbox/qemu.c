@@ -312,7 +312,7 @@ static void on_link_failed(const struct kn_err *why, bool broken, void *arg)
 
 static int check_config(const struct kn_sandbox_config *c, struct kn_err *err)
 {
-	if (c->contract == KN_CONTRACT_MESSAGE)
+	if (c->contract != KN_CONTRACT_HTTP && c->contract != KN_CONTRACT_STDIO)
 		return kn_fail(err, EINVAL, "a Linux guest has no message rings: use the contract "
 		               "http or stdio");
 	if (c->memory_bytes < MIN_MEMORY)
@@ -366,7 +366,7 @@ static int start_link(struct qemu *q, enum qemu_source source, const char *id, i
 		r = kn_agent_link_new(q->loop, ours, &events, &q->link, err);
 	if (r < 0 || q->bare)
 		return r;
-	return source == FROM_FUNCTION ? kn_agent_link_resume(q->link, id, err)
+	return source == FROM_FUNCTION ? kn_agent_link_resume(q->link, id, q->own_dir != NULL, err)
 	                               : kn_agent_link_configure(q->link, &c, err);
 }
 
@@ -549,8 +549,9 @@ int qemu_hand_over(struct qemu *q, const char *id, const struct kn_sandbox_event
                    struct kn_err *err)
 {
 	q->sb.n_phases = 0;
+	q->sb.prewarmed = true;
 	q->phase_ns = kn_now_ns();
-	int r = kn_agent_link_resume(q->link, id, err);
+	int r = kn_agent_link_resume(q->link, id, false, err);
 	if (r == 0)
 		r = arm(q, on_ready_time, READY_EXTRA_MS, err);
 	if (r < 0)

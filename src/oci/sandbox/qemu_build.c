@@ -207,7 +207,8 @@ int build_start(struct kn_restores *r, struct wish *wish, bool template, struct 
 		snprintf(about, sizeof(about), "template: %llu MiB, %u vCPU",
 		         (unsigned long long)c->memory_bytes >> 20, c->vcpus);
 	else
-		snprintf(about, sizeof(about), "function, as in instance %s", c->id);
+		snprintf(about, sizeof(about), "function %s, as in instance %s",
+		         c->function ? c->function : "", c->id);
 	if (!template)
 		(void)!kn_snapshots_get(r->snapshots, wish->template_key, &b->base, &none);
 	struct kn_draft_config d = { .key = template ? wish->template_key : wish->function_key,

@@ -152,6 +152,8 @@ int wish_new(const struct kn_sandbox_qemu_config *config, const struct kn_sandbo
 	w->c = *c;
 	w->c.snapshot = c->snapshot && c->n_files == 0; /* secrets must not come to the disk */
 	w->c.id = copy(w, c->id, &failed);
+	w->c.function = copy(w, c->function, &failed);
+	w->c.ports = NULL;
 	w->c.run_dir = copy(w, c->run_dir, &failed);
 	w->c.image = copy(w, c->image, &failed);
 	w->c.argv = copy_list(w, c->argv, &failed);

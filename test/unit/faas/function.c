@@ -33,7 +33,7 @@ static const char FULL[] =
 	"\"com.openfaas.scale.type\":\"capacity\",\"com.openfaas.scale.target\":\"5\"},"
 	"\"annotations\":{\"topic\":\"readings\",\"kiln.class\":\"microvm\",\"kiln.contract\":\"http\","
 	"\"kiln.port\":\"9000\",\"kiln.ready-path\":\"/_/ready\",\"kiln.concurrency\":\"7\","
-	"\"kiln.queue\":\"9\",\"kiln.pids\":\"50\",\"kiln.timeout\":\"2m30s\",\"kiln.boot-timeout\":\"5s\","
+	"\"kiln.queue\":\"9\",\"kiln.pids\":\"50\",\"kiln.snapshot\":\"off\",\"kiln.timeout\":\"2m30s\",\"kiln.boot-timeout\":\"5s\","
 	"\"kiln.auth\":\"open\"},"
 	"\"limits\":{\"memory\":\"128Mi\",\"cpu\":\"1500m\"},\"requests\":{\"memory\":\"64Mi\"},"
 	"\"readOnlyRootFilesystem\":true}";
@@ -72,6 +72,7 @@ static void everything_is_read(void **state)
 	assert_int_equal(fn->vcpus, 2);
 	assert_int_equal(fn->cpu_milli, 1500);
 	assert_int_equal(fn->max_pids, 50);
+	assert_true(fn->snapshot_off);
 }
 
 static void image_alone_is_enough(void **state)
@@ -180,6 +181,7 @@ static void bad_deployments_are_refused_with_a_reason(void **state)
 		{ A("kiln.egress", "http://a.example"), "annotation 'kiln.egress': 'http://a.example' is" },
 		{ A("kiln.queue", "-1"), "0 to 65536" },
 		{ A("kiln.pids", "0"), "1 to 65536" },
+		{ A("kiln.snapshot", "never"), "on, off" },
 		{ A("kiln.timeout", "0"), "duration" },
 		{ A("kiln.timeout", "25h"), "24h" },
 		{ A("kiln.timeout", "soon"), "such as 30s" },
