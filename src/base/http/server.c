@@ -169,6 +169,8 @@ static int add_connection(struct kn_http_server *s, int fd)
 	return 0;
 }
 
+enum room { ROOM, ROOM_SOON, NO_ROOM };
+
 /* ---- room for connections --------------------------------------------------------------------- */
 
 static bool is_idle(const struct kn_http_exchange *x)
@@ -200,24 +202,24 @@ static struct kn_http_exchange *longest_idle(const struct kn_http_server *s)
  * Who holds a connection without a request must not keep others out: the one that idles for longest
  * is closed. Called outside of every hook, so it may be freed at once.
  */
-static bool close_longest_idle(struct kn_http_server *s)
+static enum room make_room(struct kn_http_server *s)
 {
 	for (int tries = 0; tries < 8; tries++) {
 		struct kn_http_exchange *x = longest_idle(s);
 		if (!x)
-			return false;
+			return NO_ROOM;
 		if (!has_input(x)) {
 			free_connection(x);
-			return true;
+			return ROOM;
 		}
 		set_deadline(x, s->config.idle_timeout_ms);   /* it is at work, in this very round */
 	}
-	return false;
+	return ROOM_SOON;
 }
 
 /*
- * Without a descriptor or memory for it a client stays in the kernel's queue, and the listener stays
- * readable: without a pause the loop would do nothing but ask for it.
+ * Without room for it a client stays in the kernel's queue, and the listener stays readable: without
+ * a pause the loop would do nothing but ask for it. A connection that ends ends the pause.
  */
 static void pause_accepting(struct kn_http_server *s)
 {
@@ -246,15 +248,14 @@ static void on_accept(struct kn_watch *w, uint32_t events)
 
 	(void)events;
 	for (int i = 0; i < 64; i++) {
-		if (s->n_connections >= s->config.max_connections && !close_longest_idle(s)) {
-			kn_watch_want(&s->listen, 0); /* the rest waits in the kernel's queue */
-			return;
-		}
-		int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-		if (fd < 0 && is_want_of_room(errno)) {
-			if (close_longest_idle(s))
+		bool full = s->n_connections >= s->config.max_connections;
+		int fd = full ? -1 : accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (full || (fd < 0 && is_want_of_room(errno))) {
+			enum room room = make_room(s);
+			if (room == ROOM)
 				continue;
-			pause_accepting(s);
+			if (room == NO_ROOM)
+				pause_accepting(s);
 			return;
 		}
 		if (fd < 0)
