@@ -38,6 +38,7 @@
 enum {
 	KN_MUX_WINDOW = 128 * 1024,       /* bytes in flight a stream and direction */
 	KN_MUX_MAX_PAYLOAD = 16 * 1024,   /* of one frame */
+	KN_MUX_DRAINED = 128 * 1024,  /* unsent bytes; who queues more waits for drain() */
 	KN_MUX_MAX_CONTROL = 512 * 1024,  /* of one control message */
 	KN_MUX_MAX_STREAMS = 256,
 };
@@ -87,7 +88,7 @@ struct kn_mux_events {
 	 * then owns, or -errno to refuse.
 	 */
 	int (*open)(struct kn_mux *m, void *arg);
-	/** The queue of unsent bytes fell below half of its limit after it was full. */
+	/** kn_mux_unsent() fell to KN_MUX_DRAINED or below after it was above. */
 	void (*drain)(struct kn_mux *m, void *arg);
 	/** The pipe is broken or the peer broke the rules. Last call. The guest's end tries again on
 	 *  a pipe that may come back (retry_ms) and calls this only for a peer that broke the rules. */

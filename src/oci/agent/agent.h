@@ -10,7 +10,7 @@
 
 enum {
 	TAIL_BYTES = 1024,          /* of standard error, for the reason of an end */
-	OUTPUT_LIMIT = 128 * 1024,  /* unsent bytes of the pipe above which output waits */
+	OUTPUT_LIMIT = KN_MUX_DRAINED,  /* unsent bytes of the pipe above which output waits */
 };
 
 /* One of a process's outputs, cut into lines. */

@@ -111,7 +111,14 @@ static void set_full(struct kn_mux *m, bool full)
 		next = s->next;
 		stream_update(s);
 	}
-	if (!full && m->config.events.drain)
+}
+
+static void set_high(struct kn_mux *m, bool high)
+{
+	bool fell = m->high && !high;
+
+	m->high = high;
+	if (fell && m->config.events.drain)
 		m->config.events.drain(m, m->config.events.arg);
 }
 
@@ -138,6 +145,9 @@ static void flush(struct kn_mux *m)
 		fail(m, &err);
 		return;
 	}
+	/* Who looks at kn_mux_unsent() between two flushes sees this: they must hear of its end. */
+	if (m->out.len > (size_t)KN_MUX_DRAINED)
+		set_high(m, true);
 	size_t done = 0;
 	while (done < m->out.len) {
 		ssize_t n = write(m->watch.fd, m->out.ptr + done, m->out.len - done);
@@ -153,8 +163,10 @@ static void flush(struct kn_mux *m)
 		kn_watch_want(&m->watch, EPOLLIN | (m->out.len > 0 ? EPOLLOUT : 0u));
 	if (m->out.len > OUT_LIMIT)
 		set_full(m, true);
-	else if (m->out.len < OUT_LIMIT / 2)
+	else if (m->out.len <= (size_t)KN_MUX_DRAINED)
 		set_full(m, false);
+	if (m->out.len <= (size_t)KN_MUX_DRAINED)
+		set_high(m, false);
 }
 
 static void on_flush(struct kn_defer *d)

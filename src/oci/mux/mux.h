@@ -36,6 +36,7 @@ struct kn_mux {
 	size_t n_streams;
 	uint32_t next_id;
 	bool greeted;                   /* the peer's HELLO is here */
+	bool high;                      /* out passed half of OUT_LIMIT: told when it falls */
 	bool full;                      /* out passed OUT_LIMIT: streams pause until it is half */
 	bool broken;                    /* failed() was called, or must not be any more */
 	unsigned busy;                  /* frames of this module on the stack: memory must stay */

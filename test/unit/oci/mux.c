@@ -17,6 +17,7 @@ struct end {
 	int opened[8];              /* guest: our ends of opened streams */
 	size_t n_opened;
 	int refuse;                 /* guest: errno for open */
+	int drains;
 	struct kn_err failed;
 };
 
@@ -53,6 +54,14 @@ static int on_open(struct kn_mux *m, void *arg)
 	return p[1];
 }
 
+static void on_drain(struct kn_mux *m, void *arg)
+{
+	struct end *e = arg;
+
+	assert_true(kn_mux_unsent(m) <= KN_MUX_DRAINED);
+	e->drains++;
+}
+
 static void on_failed(struct kn_mux *m, const struct kn_err *err, void *arg)
 {
 	struct end *e = arg;
@@ -67,7 +76,8 @@ static void make(struct end *e, int fd, bool host, uint32_t generation)
 	struct kn_mux_config c = { .host = host,
 		                   .generation = generation,
 		                   .events = { .hello = on_hello, .control = on_control,
-		                               .open = on_open, .failed = on_failed, .arg = e } };
+		                               .open = on_open, .drain = on_drain,
+		                               .failed = on_failed, .arg = e } };
 
 	assert_ok(kn_mux_new(loop, fd, &c, &e->mux, &err), &err);
 }
@@ -145,6 +155,30 @@ static void control_messages_keep_their_bounds(void **state)
 	assert_fails(kn_mux_control(host.mux, (struct kn_view){ text, KN_MUX_MAX_CONTROL + 1 }, &err),
 	             EMSGSIZE, &err, "524289 bytes");
 	free(text);
+	fini(&host);
+	fini(&guest);
+}
+
+/* Whoever stopped because of what was unsent must be woken, also when the queue was never full. */
+static void who_queued_much_hears_when_it_is_sent(void **state)
+{
+	struct end host, guest;
+	char text[4000];
+	struct kn_err err = KN_ERR_INIT;
+
+	(void)state;
+	both(&host, &guest);
+	turn(5);
+	memset(text, 'x', sizeof(text));
+	for (int round = 1; round <= 3; round++) {
+		while (kn_mux_unsent(guest.mux) <= KN_MUX_DRAINED)
+			assert_ok(kn_mux_control(guest.mux, (struct kn_view){ text, sizeof(text) },
+			                         &err),
+			          &err);
+		turn(50);
+		assert_int_equal(guest.drains, round);
+		assert_int_equal(kn_mux_unsent(guest.mux), 0);
+	}
 	fini(&host);
 	fini(&guest);
 }
@@ -680,6 +714,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(greeting_goes_both_ways),
 		cmocka_unit_test(control_messages_keep_their_bounds),
+		cmocka_unit_test(who_queued_much_hears_when_it_is_sent),
 		cmocka_unit_test(streams_carry_bytes_and_half_closes),
 		cmocka_unit_test(a_client_that_leaves_resets_the_other_end),
 		cmocka_unit_test(a_refused_stream_is_closed),
