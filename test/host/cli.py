@@ -99,6 +99,19 @@ class Node(http.server.BaseHTTPRequestHandler):
                          "lastError": "exited with code 3"},
                 "instances": [{"id": "telemetry-1", "state": "ready", "served": 3,
                                "started": "2026-01-01T00:00:00Z", "startMs": 1240.5}]})
+        if path == "/system/secrets":
+            if self.command == "GET":
+                return self.reply(200, [{"name": "key", "namespace": "openfaas-fn"}])
+            if json.loads(body)["name"] == "there":
+                return self.reply(409, {"error": "there is a secret 'there' already",
+                                        "hint": "kiln secret update"})
+            return self.reply({"POST": 201, "PUT": 200, "DELETE": 202}[self.command])
+        if path == "/system/scale-function/f":
+            return self.reply(202, {"name": "f", "replicas": 1})
+        if path == "/system/function/rolled":
+            return self.reply(200, {"availableReplicas": 1, "kiln": {
+                "scale": {"min": 0, "max": 1},
+                "update": {"state": "failed", "error": "exited with code 3"}}})
         if path == "/kiln/v1/images" and self.command == "GET":
             return self.reply(200, [{"name": "a:latest", "digest": "sha256:" + "ab" * 32,
                                      "kind": "container", "bytes": 12400000}])
@@ -446,12 +459,13 @@ functions:
     def test_options(self):
         r = self.kiln("deploy", "f", "--image", "i:1", "-e", "A=x=y", "-e", "B=", "--label", "l=1",
                       "--annotation", "kiln.queue=5", "--limit-memory", "64Mi", "--timeout", "9s",
-                      "--class", "bare")
+                      "--class", "bare", "--secret", "key")
         self.assertEqual(r.returncode, 0, r.stderr)
         (_, fn), = self.sent()
         self.assertEqual(fn["envVars"], {"A": "x=y", "B": ""})
         self.assertEqual(fn["annotations"],
                          {"kiln.queue": "5", "kiln.timeout": "9s", "kiln.class": "bare"})
+        self.assertEqual(fn["secrets"], ["key"])
         self.assertEqual((fn["image"], fn["labels"], fn["limits"]),
                          ("i:1", {"l": "1"}, {"memory": "64Mi"}))
 
@@ -486,6 +500,66 @@ functions:
         self.told(r, 1, "function 'absent'")
         self.assertIn(b"Removed two.", r.stdout)
         self.told(self.kiln("remove"), 2, "stack.yaml")
+
+
+class Scale(Case):
+    def setUp(self):
+        super().setUp()
+        self.login()
+
+    def test_scale(self):
+        r = self.kiln("scale", "f", "3")
+        self.assertEqual((r.returncode, r.stdout), (0, b"f keeps 3 instances until it idles.\n"))
+        method, path, _, body = self.server.seen[-1]
+        self.assertEqual((method, path), ("POST", "/system/scale-function/f"))
+        self.assertEqual(json.loads(body), {"serviceName": "f", "replicas": 3})
+        self.assertEqual(json.loads(self.kiln("scale", "f", "0", "--json").stdout)["name"], "f")
+        for args in ([], ["f"], ["f", "-1"], ["f", "1001"], ["f", "1", "2"]):
+            self.told(self.kiln("scale", *args), 2, "kiln scale")
+
+    def test_deploy_hears_that_an_update_was_taken_back(self):
+        self.told(self.kiln("deploy", "rolled", "--image", "i", "--wait"), 1, "exited with code 3",
+                  "the revision before it goes on")
+
+
+class Secrets(Case):
+    def setUp(self):
+        super().setUp()
+        self.login()
+
+    def sent(self):
+        method, path, _, body = self.server.seen[-1]
+        self.assertEqual(path, "/system/secrets")
+        return method, json.loads(body)
+
+    def test_value_comes_from_a_file_or_from_standard_input(self):
+        value = self.path("value", b"hunter2\n")
+        r = self.kiln("secret", "create", "key", "--from-file", value)
+        self.assertEqual((r.returncode, r.stdout), (0, b"Created secret key.\n"))
+        self.assertEqual(self.sent(), ("POST", {
+            "name": "key", "rawValue": base64.b64encode(b"hunter2").decode()}))
+        self.kiln("secret", "update", "key", "-f", value, "--keep-newline")
+        self.assertEqual(self.sent(), ("PUT", {
+            "name": "key", "rawValue": base64.b64encode(b"hunter2\n").decode()}))
+        r = self.kiln("secret", "create", "key", stdin=b"\x00\xff\n")
+        self.assertEqual(r.returncode, 0, r.stderr)
+        self.assertEqual(base64.b64decode(self.sent()[1]["rawValue"]), b"\x00\xff")
+        self.kiln("secret", "create", "key", stdin=b"")
+        self.assertEqual(self.sent()[1], {"name": "key", "value": ""})
+
+    def test_list_and_remove(self):
+        self.assertEqual(self.kiln("secret", "list").stdout, b"key\n")
+        self.assertEqual(json.loads(self.kiln("secret", "list", "--json").stdout)[0]["name"], "key")
+        r = self.kiln("secret", "remove", "key")
+        self.assertEqual((r.returncode, r.stdout), (0, b"Removed secret key.\n"))
+        self.assertEqual(self.sent(), ("DELETE", {"name": "key"}))
+
+    def test_refusals(self):
+        self.told(self.kiln("secret", "create", "there", stdin=b"x"), 1, "kiln secret update")
+        self.told(self.kiln("secret", "create", "key", "--from-file", "/none"), 1, "/none")
+        self.told(self.kiln("secret", "create", "key", stdin=b"x" * 70000), 1, "65536")
+        for args in (["create"], ["create", "key", "value"], ["update"], ["remove"]):
+            self.told(self.kiln("secret", *args, stdin=b""), 2, "kiln secret")
 
 
 class Images(Case):
