@@ -11,7 +11,8 @@
  * the socket's end, stops us: no more frames are taken, those that were taken are handled.
  *
  * An AF_XDP port needs its rights until it is attached, and the interface cannot have two: there
- * "go" comes first, and the jail behind it.
+ * "go" comes first, and the jail behind it. So that a wrong chain is found before, a child of ours
+ * reads it in a jail of its own.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +23,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -110,10 +112,10 @@ static int arm(struct live *l, bool yes, struct kn_err *err)
 	return r;
 }
 
-static int load(struct live *l, struct kn_view text, struct kn_err *err)
+static int load(struct live *l, struct kn_view text, bool dry, struct kn_err *err)
 {
 	const struct kn_chain_config config = {
-		.path = l->o->path, .text = &text, .ports = l->ports, .n_ports = l->n
+		.path = l->o->path, .text = &text, .ports = l->ports, .n_ports = l->n, .dry = dry
 	};
 	int r = kn_chain_load(&config, &l->chain, err);
 
@@ -134,6 +136,33 @@ static int jail(const struct live *l, struct kn_err *err)
 	if (r == 0 && l->o->control >= 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
 		r = kn_fail(err, errno, "PR_SET_PDEATHSIG: %s", strerror(errno));
 	return r;
+}
+
+/* Would the chain load? Its file is read by a child without rights, which tells the reason. */
+static int rehearse(struct live *l, struct kn_view text, struct kn_err *err)
+{
+	char why[KN_ERR_TEXT];
+	int lines[2], status;
+
+	if (pipe2(lines, O_CLOEXEC) < 0)
+		return kn_fail(err, errno, "pipe: %s", strerror(errno));
+	kn_auto(kn_close) int in = lines[0], out = lines[1];
+	pid_t pid = fork();
+	if (pid < 0)
+		return kn_fail(err, errno, "fork: %s", strerror(errno));
+	if (pid == 0) {
+		struct kn_err wrong = KN_ERR_INIT;
+		if (jail(l, &wrong) == 0 && load(l, text, true, &wrong) == 0)
+			_exit(0);
+		(void)!kn_write_all(out, wrong.text, strlen(wrong.text));
+		_exit(1);
+	}
+	kn_close(kn_take_fd(out));
+	ssize_t n = kn_read_all(in, why, sizeof(why) - 1);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	why[n > 0 ? n : 0] = '\0';
+	return status ? kn_fail(err, EINVAL, "%s", why) : 0;
 }
 
 /*
@@ -292,6 +321,8 @@ static int live_run(struct live *l, struct kn_err *err)
 	if (r == 0)
 		r = open_ports(l, err);
 	if (r == 0 && l->xdp)
+		r = rehearse(l, kn_buf_view(&text), err);
+	if (r == 0 && l->xdp)
 		r = await_go(l, err);
 	if (r == 0 && l->xdp && !stop)
 		r = arm(l, true, err);
@@ -300,7 +331,7 @@ static int live_run(struct live *l, struct kn_err *err)
 	if (r == 0)
 		r = limit_calls(l, err);
 	if (r == 0)
-		r = load(l, kn_buf_view(&text), err);
+		r = load(l, kn_buf_view(&text), false, err);
 	if (r == 0 && !l->xdp)
 		r = await_go(l, err);
 	if (r == 0 && !l->xdp && !stop)

@@ -19,6 +19,13 @@ int kn_af_xdp_open(const struct kn_binding *b, const struct interface *i, struct
 		   struct kn_err *err);
 
 /*
+ * Enter the binding's namespace, and leave it: *ret_home is where we were, -1 when it is the same.
+ * Needs CAP_SYS_ADMIN when it is another.
+ */
+int kn_netns_enter(const struct kn_binding *b, int *ret_home, struct kn_err *err);
+int kn_netns_leave(int home, struct kn_err *err);
+
+/*
  * Is the interface that this socket's namespace knows by index still there, and up? Fills *ret_up;
  * -ENODEV with err told when it is gone.
  */
