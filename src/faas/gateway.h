@@ -1,7 +1,8 @@
 /*
  * The gateway: the node's one HTTP listener. Requests to /function/NAME go through the engine to an
  * instance and the reply comes back, both streamed with back-pressure and under one deadline;
- * everything else goes to the control API. First and last step of the event flow.
+ * calls for later, to /async-function/NAME, go to the queue (faas/async.h) under the same rules of who
+ * may; everything else goes to the control API. First and last step of the event flow.
  *
  * Fields that the gateway adds, to the request and to the reply: X-Call-Id (the client's own when
  * it is a plain token of at most 64 characters), X-Start-Time (wall nanoseconds). To the reply:
@@ -13,6 +14,7 @@
 #pragma once
 
 #include "base/http.h"
+#include "faas/async.h"
 #include "faas/auth.h"
 #include "faas/engine.h"
 
@@ -27,6 +29,7 @@ struct kn_gateway_config {
 	/** Let a request in (then done runs) or answer it: kn_auth_request(). NULL: nobody is asked. */
 	void (*allow)(struct kn_http_exchange *x, uint32_t scope, kn_auth_done done, void *done_arg,
 		      void *arg);
+	struct kn_async *async; /* takes /async-function/NAME; NULL: there is no such path */
 	/** Answer what is not for a function: kn_control_request(). */
 	void (*other)(struct kn_http_exchange *x, void *arg);
 	/**

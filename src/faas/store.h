@@ -16,7 +16,8 @@
 
 struct kn_store;
 
-enum kn_table { KN_TABLE_FUNCTION, KN_TABLE_CLIENT, KN_TABLE_SETTING, KN_TABLE_SECRET };
+enum kn_table { KN_TABLE_FUNCTION, KN_TABLE_CLIENT, KN_TABLE_SETTING, KN_TABLE_SECRET,
+                KN_TABLE_CALL };
 
 enum {
 	KN_STORE_MAX_NAME = 255,          /* bytes */

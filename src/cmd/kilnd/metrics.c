@@ -72,6 +72,7 @@ void kn_node_metrics(struct kn_buf *page, void *node)
 
 	gauge(page, "kiln_http_busy", "Connections with a request under way.",
 	      n->gateway ? kn_gateway_busy(n->gateway) : 0);
+	kn_async_metrics(n->async, page);
 	print_classes(n, page);
 	print_prepared(n, page);
 	print_disk(n, page);

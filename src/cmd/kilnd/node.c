@@ -386,6 +386,35 @@ static uint64_t fit_connections(uint64_t wanted)
 	return kn_max(room, UINT64_C(1));
 }
 
+/*
+ * Asynchronous calls are made through a gateway of their own, so that they are what all calls are.
+ * Its socket has mode 0600: who may connect there could do anything anyway.
+ */
+static int open_async(struct kn_node *n, struct kn_err *err)
+{
+	struct kn_async_config config = KN_ASYNC_DEFAULTS;
+	struct kn_gateway_config inner = { .loop = n->loop,
+					   .engine = n->engine,
+					   .http = KN_HTTP_SERVER_DEFAULTS,
+					   .other = other,
+					   .why_not = why_not,
+					   .arg = n };
+
+	if (asprintf(&n->calls_socket, "%s/calls.sock", n->run_dir) < 0) {
+		n->calls_socket = NULL;
+		return kn_fail(err, ENOMEM, "out of memory");
+	}
+	config.loop = n->loop;
+	config.store = n->store;
+	config.socket = n->calls_socket;
+	inner.http.max_body = n->options->max_body;
+	int fd = kn_unix_listen(n->calls_socket, err);
+	if (fd < 0)
+		return kn_while(err, "socket for asynchronous calls");
+	int r = kn_gateway_new(&inner, fd, &n->inner, err);
+	return r < 0 ? r : kn_async_new(&config, &n->async, err);
+}
+
 static int open_gateway(struct kn_node *n, int listen_fd, struct kn_err *err)
 {
 	const struct kn_kilnd_options *o = n->options;
@@ -393,6 +422,7 @@ static int open_gateway(struct kn_node *n, int listen_fd, struct kn_err *err)
 					    .engine = n->engine,
 					    .http = KN_HTTP_SERVER_DEFAULTS,
 					    .functions_need_token = o->functions_need_token,
+					    .async = n->async,
 					    .allow = allow,
 					    .other = other,
 					    .why_not = why_not,
@@ -415,12 +445,13 @@ static void on_engine_drained(void *arg)
 static void on_tick(struct kn_timer *t)
 {
 	struct kn_node *n = kn_container_of(t, struct kn_node, tick);
-	bool done = n->engine_drained && kn_gateway_busy(n->gateway) == 0;
+	size_t busy = kn_gateway_busy(n->gateway) + kn_async_busy(n->async);
+	bool done = n->engine_drained && busy == 0;
 	uint64_t now = kn_now_ns();
 
 	if (!done && now >= n->give_up_ns)
 		kn_log(KN_WARN, "not everything has finished in time; leaving",
-		       KN_U("requests", kn_gateway_busy(n->gateway)));
+		       KN_U("requests", busy));
 	if (done || now >= n->give_up_ns ||
 	    kn_timer_start(n->loop, t, now + TICK_MS * KN_NS_PER_MS, NULL) < 0)
 		kn_loop_stop(n->loop);
@@ -445,6 +476,7 @@ static void on_signal(const struct signalfd_siginfo *si, void *arg)
 	/* a moment more than the engine's own patience, so that its instances are stopped first */
 	n->give_up_ns = kn_now_ns() + (n->options->drain_ms + 5000) * KN_NS_PER_MS;
 	n->tick.call = on_tick;
+	kn_async_drain(n->async);
 	kn_gateway_drain(n->gateway);
 	kn_engine_drain(n->engine, on_engine_drained, n);
 	on_tick(&n->tick);
@@ -519,6 +551,8 @@ int kn_node_open(struct kn_node *n, const struct kn_kilnd_options *options, stru
 		r = open_engine(n, err);
 	if (r == 0)
 		r = open_control(n, err);
+	if (r == 0)
+		r = open_async(n, err);
 	if (r < 0) {
 		kn_close(listen_fd);
 		return r;
@@ -549,9 +583,13 @@ void kn_node_close(struct kn_node *n)
 {
 	kn_timer_stop(&n->tick);
 	kn_gateway_free(n->gateway);
+	kn_gateway_free(n->inner);
+	if (n->calls_socket)
+		unlink(n->calls_socket);
 	/* Threads end before what their jobs come back to: an import may be under way. */
 	kn_work_free(n->work);
 	kn_store_close(n->store);
+	kn_async_free(n->async);
 	kn_control_free(n->control);
 	kn_secrets_free(n->secrets);
 	kn_auth_free(n->auth);
@@ -570,6 +608,7 @@ void kn_node_close(struct kn_node *n)
 	kn_hosting_free(n->hosting);
 	kn_network_free(n->network);
 	kn_loop_free(n->loop);
+	free(n->calls_socket);
 	free(n->run_dir);
 	free(n->tmp_dir);
 	free(n->issuer);

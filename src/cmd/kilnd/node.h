@@ -6,6 +6,7 @@
 #include "base/work.h"
 #include "cmd/hosting.h"
 #include "cmd/kilnd/options.h"
+#include "faas/async.h"
 #include "faas/auth.h"
 #include "faas/control.h"
 #include "faas/engine.h"
@@ -21,7 +22,7 @@ struct kn_node {
 	const struct kn_kilnd_options *options;
 	int state_fd, lock_fd, run_lock_fd;
 	char addr[96];
-	char *run_dir, *tmp_dir, *issuer;
+	char *run_dir, *tmp_dir, *calls_socket, *issuer;
 	struct kn_loop *loop;
 	struct kn_hosting *hosting;
 	json_t *report;
@@ -37,6 +38,8 @@ struct kn_node {
 	struct kn_engine *engine;
 	struct kn_control *control;
 	struct kn_gateway *gateway;
+	struct kn_async *async;
+	struct kn_gateway *inner; /* where asynchronous calls come in: a socket of ours, no tokens */
 
 	/* shutting down */
 	struct kn_timer tick;

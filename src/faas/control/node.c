@@ -25,6 +25,23 @@ void show_namespaces(const struct call *c)
 	kn_reply_json(c->x, 200, json_pack("[s]", KN_NAMESPACE));
 }
 
+void show_namespace(const struct call *c)
+{
+	if (kn_view_is(c->rest, KN_VIEW(KN_NAMESPACE)))
+		kn_reply_json(c->x, 200, json_pack("{s:s, s:{s:s}, s:{s:s}}", "name", KN_NAMESPACE,
+		                                   "labels", "openfaas", "1", "annotations",
+		                                   "openfaas", "1"));
+	else
+		kn_reply_error(c->x, 404, "there is no such namespace", "this node has " KN_NAMESPACE);
+}
+
+/* OpenFaaS' own answer where its edition has one namespace. */
+void refuse_namespace(const struct call *c)
+{
+	kn_reply_error(c->x, 501, "a node has one namespace, " KN_NAMESPACE,
+	               "keep tenants apart by nodes, and functions by their names");
+}
+
 void show_node(const struct call *c)
 {
 	const json_t *node = c->ctl->config.node;

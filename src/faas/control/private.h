@@ -176,6 +176,8 @@ void read_logs(const struct call *c);
 void show_health(const struct call *c);
 void show_info(const struct call *c);
 void show_namespaces(const struct call *c);
+void show_namespace(const struct call *c);
+void refuse_namespace(const struct call *c);
 void show_node(const struct call *c);
 void show_metrics(const struct call *c);
 

@@ -53,6 +53,11 @@ static const struct route {
 	{ "GET", "/system/logs", KN_SCOPE_FUNCTION_READ, read_logs },
 	{ "GET", "/system/info", 0, show_info },
 	{ "GET", "/system/namespaces", 0, show_namespaces },
+	{ "GET", "/system/namespace/*", 0, show_namespace },
+	{ "POST", "/system/namespace/", KN_SCOPE_ADMIN, refuse_namespace },
+	{ "POST", "/system/namespace/*", KN_SCOPE_ADMIN, refuse_namespace },
+	{ "PUT", "/system/namespace/*", KN_SCOPE_ADMIN, refuse_namespace },
+	{ "DELETE", "/system/namespace/*", KN_SCOPE_ADMIN, refuse_namespace },
 	{ "GET", "/metrics", KN_SCOPE_NODE_READ, show_metrics },
 
 	{ "GET", "/kiln/v1/functions/*", KN_SCOPE_FUNCTION_READ, describe_instances },

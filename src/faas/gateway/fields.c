@@ -66,16 +66,22 @@ static size_t put_u64(char *out, uint64_t v)
 	return len;
 }
 
-void kn_relay_stamp(struct kn_relay *r)
+void kn_gateway_call_id(struct kn_gateway *g, struct kn_http_exchange *x,
+			char out[KN_CALL_ID_MAX + 1])
 {
-	struct kn_view given = kn_http_header(kn_http_head(r->x), "X-Call-Id");
+	struct kn_view given = kn_http_header(kn_http_head(x), "X-Call-Id");
 
 	if (id_is_plain(given)) {
-		memcpy(r->id, given.ptr, given.len);
-		r->id[given.len] = '\0';
+		memcpy(out, given.ptr, given.len);
+		out[given.len] = '\0';
 	} else {
-		make_id(r->gateway, r->id);
+		make_id(g, out);
 	}
+}
+
+void kn_relay_stamp(struct kn_relay *r)
+{
+	kn_gateway_call_id(r->gateway, r->x, r->id);
 	r->call_id = kn_view_of(r->id);
 	r->start_wall_ns = kn_wall_ns();
 	put_u64(r->start_text, r->start_wall_ns);

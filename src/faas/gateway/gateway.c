@@ -58,12 +58,17 @@ static void answer_uncallable(struct kn_http_exchange *x, struct kn_view name)
 static void invoke(struct kn_gateway *g, struct kn_http_exchange *x, bool let_in)
 {
 	struct kn_view name = KN_VIEW_NULL, path = KN_VIEW_NULL;
+	char id[KN_CALL_ID_MAX + 1];
+	bool later = false;
 
-	(void)kn_relay_route(kn_http_head(x), &name, &path);
+	(void)kn_relay_route(kn_http_head(x), &name, &path, &later);
 	struct kn_service *s = find(g, &name);
 	if (s && kn_service_function(s)->contract == KN_CONTRACT_FRAMES)
 		answer_uncallable(x, name);
-	else if (s)
+	else if (s && later) {
+		kn_gateway_call_id(g, x, id);
+		kn_async_take(g->config.async, x, name, path, kn_view_of(id));
+	} else if (s)
 		kn_relay_start(g, x, s, name, path, let_in);
 	else
 		answer_unknown(g, x, name);
@@ -101,10 +106,11 @@ static void on_request(struct kn_http_exchange *x, void *arg)
 	struct kn_gateway *g = arg;
 	const struct kn_http_head *head = kn_http_head(x);
 	struct kn_view name, path;
+	bool later;
 
 	if (g->draining)
 		kn_gateway_error(x, NULL, 503, 1, NULL, "this node is shutting down");
-	else if (kn_relay_route(head, &name, &path))
+	else if (kn_relay_route(head, &name, &path, &later) && (!later || g->config.async))
 		on_function(g, x, name);
 	else
 		g->config.other(x, g->config.arg);

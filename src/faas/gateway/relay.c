@@ -28,19 +28,21 @@ enum { WHY_WAIT_MS = 100 };
 /* ---- routes ----------------------------------------------------------------------------------- */
 
 bool kn_relay_route(const struct kn_http_head *head, struct kn_view *ret_name,
-		    struct kn_view *ret_path)
+		    struct kn_view *ret_path, bool *ret_later)
 {
-	static const struct kn_view PREFIX = KN_VIEW("/function/");
+	static const struct kn_view NOW = KN_VIEW("/function/"), LATER = KN_VIEW("/async-function/");
 
-	if (!kn_view_starts(head->path, PREFIX))
+	*ret_later = kn_view_starts(head->path, LATER);
+	const struct kn_view prefix = *ret_later ? LATER : NOW;
+	if (!kn_view_starts(head->path, prefix))
 		return false;
 	/* The path and its query, also of a target in absolute form. */
 	struct kn_view rest = { head->path.ptr,
 		                (size_t)(head->target.ptr + head->target.len - head->path.ptr) };
-	size_t end = PREFIX.len;
+	size_t end = prefix.len;
 	while (end < head->path.len && head->path.ptr[end] != '/')
 		end++;
-	*ret_name = (struct kn_view){ rest.ptr + PREFIX.len, end - PREFIX.len };
+	*ret_name = (struct kn_view){ rest.ptr + prefix.len, end - prefix.len };
 	*ret_path = (struct kn_view){ rest.ptr + end, rest.len - end };
 	return true;
 }

@@ -52,9 +52,12 @@ struct kn_gateway {
 	size_t n_random;
 };
 
-/** "/function/NAME[.NAMESPACE][/rest]": false when it is no function's path. Views into head. */
+/**
+ * "/function/NAME[.NAMESPACE][/rest]", or "/async-function/...": false when it is no function's
+ * path. Views into head.
+ */
 bool kn_relay_route(const struct kn_http_head *head, struct kn_view *ret_name,
-		    struct kn_view *ret_path);
+		    struct kn_view *ret_path, bool *ret_later);
 
 /** Begin: the caller was let in. */
 void kn_relay_start(struct kn_gateway *g, struct kn_http_exchange *x, struct kn_service *s,
@@ -90,6 +93,10 @@ void kn_relay_collect(struct kn_relay *r);
 void kn_relay_invoke(struct kn_relay *r);
 
 /* ---- fields.c: what is passed on and what is added --------------------------------------------- */
+
+/** The id of a call: the client's own when it is plain, else a new one. */
+void kn_gateway_call_id(struct kn_gateway *g, struct kn_http_exchange *x,
+			char out[KN_CALL_ID_MAX + 1]);
 
 /** X-Call-Id and X-Start-Time of this request. */
 void kn_relay_stamp(struct kn_relay *r);

@@ -30,6 +30,8 @@ static const char *const MIGRATIONS[] = {
 	"ALTER TABLE setting ADD COLUMN sum INTEGER; UPDATE setting SET sum = kn_sum(name, value);",
 	"CREATE TABLE secret (name TEXT PRIMARY KEY, value TEXT NOT NULL, changed INTEGER NOT NULL,"
 	" sum INTEGER) STRICT;",
+	"CREATE TABLE call (name TEXT PRIMARY KEY, value TEXT NOT NULL, changed INTEGER NOT NULL,"
+	" sum INTEGER) STRICT;",
 };
 
 /* enum kn_table, enum db_query */
@@ -46,9 +48,10 @@ static const char *const QUERIES[DB_TABLES][DB_QUERIES] = {
 	QUERIES_OF("client"),
 	QUERIES_OF("setting"),
 	QUERIES_OF("secret"),
+	QUERIES_OF("call"),
 };
 
-static const char *const TABLES[DB_TABLES] = { "function", "client", "setting", "secret" };
+static const char *const TABLES[DB_TABLES] = { "function", "client", "setting", "secret", "call" };
 
 static int errno_of(int code)
 {

@@ -12,7 +12,7 @@ struct sqlite3;
 struct sqlite3_stmt;
 
 enum db_query { DB_PUT, DB_DELETE, DB_GET, DB_EACH, DB_SPOILED, DB_QUERIES };
-enum { DB_TABLES = 4 };
+enum { DB_TABLES = 5 };
 
 struct kn_database {
 	struct sqlite3 *handle;
