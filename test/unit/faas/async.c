@@ -198,6 +198,7 @@ static void turn_until_forgotten(struct fixture *f)
 	for (int i = 0; i < 10000 && stored(f) > 0; i++)
 		assert_true(kn_loop_once(f->loop, 1) >= 0);
 	assert_int_equal(stored(f), 0);
+	assert_ok(kn_store_sync(f->store, NULL), NULL); /* and the queue knows it */
 }
 
 static void turn(struct fixture *f)
