@@ -50,7 +50,10 @@ class Demo(unittest.TestCase):
         output, _ = p.communicate(timeout=280)
         self.assertEqual(p.returncode, 0, output)
         self.assertNotIn("WRONG", output)
-        for name in ("telemetry", "checksum", "contained", "denoise", "firewall"):
+        names = ["telemetry", "checksum", "denoise", "firewall"]
+        if "no containers here" not in output:   # a chroot has no user namespaces
+            names.append("contained")
+        for name in names:
             self.assertRegex(output, rf"   {name} .* right")
         self.check_nothing_left(output)
 

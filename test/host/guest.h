@@ -22,6 +22,9 @@ extern const struct kn_sandbox_ops *guest_ops;   /* kn_sandbox_qemu with guest_d
 extern char guest_cgroup[64];           /* the parent of the instances' */
 extern char guest_folder[64];           /* temporary; image.erofs is in it */
 
+/* This machine lacks a thing: the test ends, as a failure where .ci/run has declared it. */
+_Noreturn void guest_skip(const char *thing, const char *why);
+
 /** Make folder, loop and image out of build/... ; argv[1] is the build folder. 0, or exit code. */
 int guest_setup(const char *build);
 /** ... the test brings another driver, and its own programs: names of build/test/host, or NULL. */

@@ -111,7 +111,7 @@ def make_root(build, names, root):
         lines.append(f"{name} {','.join(os.path.basename(m) for m in modules) or '-'} "
                      + " ".join(words))
     for path, text, mode in (("init", INIT, 0o755), ("tests", "\n".join(lines) + "\n", 0o644),
-                             ("declared", "root kvm namespaces cgroups\n", 0o644),
+                             ("declared", "root kvm namespaces cgroups users\n", 0o644),
                              ("etc/hostname", "lab\n", 0o644),
                              ("etc/passwd", "root:x:0:0::/:/bin/sh\n", 0o644),
                              ("etc/group", "root:x:0:\n", 0o644)):

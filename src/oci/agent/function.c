@@ -256,8 +256,8 @@ static uint64_t hard_nofile(void)
 int process_start(struct kn_agent *a, struct process *p, int in, int out, const char *const *env,
                   struct kn_err *err)
 {
-	uint64_t hard = hard_nofile();
-	struct kn_rlimit limits[] = { { RLIMIT_NOFILE, kn_min(hard, UINT64_C(1024)), hard },
+	const uint64_t hard = hard_nofile(), soft = kn_min(hard, UINT64_C(1024));
+	struct kn_rlimit limits[] = { { RLIMIT_NOFILE, soft, hard },
 		                      { RLIMIT_CORE, 0, 0 } };
 	struct kn_arena scratch;
 	int e[2];
