@@ -55,8 +55,27 @@ static void on_reply(const struct kn_message *reply, const struct kn_err *err, v
 
 /* ---- the request ------------------------------------------------------------------------------ */
 
+static void on_late_body(struct kn_http_exchange *x, struct kn_view body, void *arg)
+{
+	struct kn_relay *r = arg;
+
+	(void)x;
+	r->body = body;
+	r->collected = true;
+	if (r->call.instance)
+		kn_relay_invoke(r);
+	else
+		kn_relay_fail(r, 502, 0, NULL, "%s", kn_err_text(&r->why));
+}
+
 void kn_relay_invoke(struct kn_relay *r)
 {
+	if (r->waited && r->has_body && !r->collected) {
+		/* It waited for a revision that streams, and an update came to one that does not. */
+		kn_http_collect(r->x, r->max_body, on_late_body, r);
+		kn_http_pause(r->x, false);
+		return;
+	}
 	const struct kn_http_head *head = kn_http_head(r->x);
 	struct kn_sandbox *sb = r->call.instance->sandbox;
 	struct kn_err err = KN_ERR_INIT;
@@ -87,6 +106,7 @@ static void on_collected(struct kn_http_exchange *x, struct kn_view body, void *
 		return;
 	}
 	r->body = body;
+	r->collected = true;
 	r->called = true;
 	(void)kn_engine_acquire(s, &r->call);
 }

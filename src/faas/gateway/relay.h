@@ -32,6 +32,7 @@ struct kn_relay {
 	bool kept;		 /* the connection had served before */
 	bool retried;
 	bool waited;	     /* the body was held back until there was an instance */
+	bool collected;	     /* body has it, as a whole */
 	bool invoking;	     /* a message is at the driver, which will call back */
 	bool dying;	     /* no answer will come; waiting to hear why */
 	struct kn_view body; /* of a message */

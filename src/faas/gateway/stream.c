@@ -183,11 +183,27 @@ static void send_request(struct kn_relay *r, bool fresh)
 	kn_http_client_begin(r->client, head->method, target_of(r), fields, n, length, &hooks);
 }
 
+/* The request waited for a revision that takes messages, and an update came to one that streams. */
+static void send_collected(struct kn_relay *r)
+{
+	kn_http_set_hooks(r->x, &(struct kn_http_hooks){
+					.drain = on_reply_sent, .gone = kn_relay_on_gone, .arg = r });
+	send_request(r, false);
+	if (!r->client || !r->has_body)
+		return; /* it failed, and the relay has ended; or there is no more to send */
+	kn_http_client_write(r->client, r->body);
+	kn_http_client_finish(r->client);
+}
+
 void kn_relay_stream(struct kn_relay *r)
 {
 	struct kn_http_exchange *x = r->x;
 	bool waited = r->waited;
 
+	if (r->collected) {
+		send_collected(r);
+		return;
+	}
 	send_request(r, false);
 	if (waited)
 		kn_http_pause(x,

@@ -725,6 +725,41 @@ static void message_goes_to_the_function_and_its_reply_back(void **state)
 	close(fd);
 }
 
+/* Requests wait for a revision that never gets ready, and an update to the other kind serves them. */
+static void requests_that_wait_go_to_a_revision_of_another_class(void **state)
+{
+	struct kn_message reply = { .status = 200, .body = KN_VIEW("fine") };
+	bool end;
+
+	(void)state;
+	play.fake.never_ready = true;
+	deploy(play_function("denoise"));
+	int fd = dial();
+	say(fd, "POST /function/denoise HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n1");
+	play.fake.never_ready = false;
+	deploy_bare("denoise");
+	play_settle();
+	play_pass(5);
+	say(fd, " 2 ");
+	assert_string_equal(f.message, "POST /  [1 2 ]");
+	f.done(&reply, NULL, f.done_arg);
+	assert_says(hear(fd, &end), "\r\n\r\nfine");
+	close(fd);
+
+	play.fake.never_ready = true;
+	deploy_bare("other");
+	fd = dial();
+	say(fd, "POST /function/other HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n1 2 ");
+	play.fake.never_ready = false;
+	deploy(play_function("other"));
+	play_settle();
+	play_pass(5);
+	assert_says(function_heard(0), "Content-Length: 4\r\n\r\n1 2 ");
+	function_says(0, OK("1\r\n\r\n!"));
+	assert_says(hear(fd, &end), "\r\n\r\n!");
+	close(fd);
+}
+
 static void request_that_waits_behind_a_fault_gets_a_new_instance(void **state)
 {
 	struct kn_message reply = { .status = 200, .body = KN_VIEW("fine") };
@@ -1039,6 +1074,7 @@ int main(void)
 		GATEWAY(client_that_leaves_ends_the_upstream_request),
 		GATEWAY(limits_answer_413_and_429),
 		GATEWAY(message_goes_to_the_function_and_its_reply_back),
+		GATEWAY(requests_that_wait_go_to_a_revision_of_another_class),
 		GATEWAY(request_that_waits_behind_a_fault_gets_a_new_instance),
 		GATEWAY(message_outlives_its_client_and_its_deadline),
 		GATEWAY(message_with_a_bad_reply_is_a_bad_gateway),
