@@ -58,6 +58,7 @@ void agent_ready(struct kn_agent *a)
 
 static void say_exited(struct kn_agent *a, int wait_status, const char *text)
 {
+	outputs_told(a);
 	struct kn_agent_message m = { .type = KN_AGENT_EXITED,
 		                      .status = (uint64_t)(unsigned)wait_status,
 		                      .text = kn_view_of(text) };
@@ -336,6 +337,7 @@ int kn_agent_new(struct kn_loop *loop, int fd, const struct kn_agent_config *con
 	a->loop = loop;
 	a->config = *config;
 	a->kill_timer.call = on_kill_time;
+	a->flood.timer.call = on_flood_time;
 	a->main_out.watch.fd = -1;
 	kn_arena_init(&a->fn.arena);
 	struct kn_mux_config c = { .retry_ms = config->final_pipe ? 0 : 5,
@@ -357,6 +359,7 @@ void kn_agent_free(struct kn_agent *a)
 	a->state = ENDED;
 	probe_stop(a);
 	kn_timer_stop(&a->kill_timer);
+	kn_timer_stop(&a->flood.timer);
 	stdio_stop(a);
 	while (a->processes) {
 		struct process *p = a->processes;

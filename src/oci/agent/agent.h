@@ -9,8 +9,18 @@
 #include "oci/sandbox.h"
 
 enum {
+	MAX_LINES_A_SECOND = 2000,  /* of the function's output; the host takes no more either */
+	MAX_BYTES_A_SECOND = 1024 * 1024,
 	TAIL_BYTES = 1024,          /* of standard error, for the reason of an end */
 	OUTPUT_LIMIT = KN_MUX_DRAINED,  /* unsent bytes of the pipe above which output waits */
+};
+
+/* What was printed in the second that began at began_ns, by all outputs. */
+struct flood {
+	uint64_t began_ns;
+	uint32_t lines, bytes;
+	uint64_t dropped;
+	struct kn_timer timer;          /* when to tell what was dropped */
 };
 
 /* One of a process's outputs, cut into lines. */
@@ -58,6 +68,7 @@ struct kn_agent {
 	struct function fn;
 	struct process *processes;
 	struct output *outputs;
+	struct flood flood;
 
 	/* contract HTTP */
 	struct process *main;
@@ -108,6 +119,9 @@ int output_start(struct kn_agent *a, struct output *o, int fd, enum kn_stream st
 /** Take what is there now, say the last line, close. Fine when not started. */
 void output_finish(struct output *o);
 void outputs_resume(struct kn_agent *a);
+/** Tell what was dropped, if anything was. */
+void outputs_told(struct kn_agent *a);
+void on_flood_time(struct kn_timer *t);
 /** The last lines as one printable text: "a / b". */
 void tail_text(const char *tail, size_t len, char *out, size_t out_len);
 

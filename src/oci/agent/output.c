@@ -4,17 +4,75 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/time.h"
 #include "oci/agent/agent.h"
+
+static void say(struct kn_agent *a, enum kn_stream stream, const char *text, size_t len)
+{
+	struct kn_agent_message m = { .type = KN_AGENT_LOG,
+		                      .stream = (uint64_t)stream,
+		                      .text = { text, len } };
+
+	agent_say(a, &m);
+}
+
+/* ---- floods -------------------------------------------------------------------------------- */
+
+/*
+ * Who floods pays: a line that is dropped here costs the host nothing. The host has the same limit,
+ * for guests that do not keep it.
+ */
+static bool is_too_much(struct flood *f, size_t bytes)
+{
+	uint64_t now = kn_now_ns();
+
+	if (now - f->began_ns >= KN_NS_PER_S) {
+		f->began_ns = now;
+		f->lines = f->bytes = 0;
+	}
+	if (f->lines >= MAX_LINES_A_SECOND || f->bytes + bytes > MAX_BYTES_A_SECOND)
+		return true;
+	f->lines++;
+	f->bytes += (uint32_t)bytes;
+	return false;
+}
+
+void outputs_told(struct kn_agent *a)
+{
+	char text[96];
+
+	if (a->flood.dropped == 0)
+		return;
+	int n = snprintf(text, sizeof(text), "%llu lines dropped: at most %d lines and %d KiB a second",
+	                 (unsigned long long)a->flood.dropped, MAX_LINES_A_SECOND,
+	                 MAX_BYTES_A_SECOND >> 10);
+	a->flood.dropped = 0;
+	kn_timer_stop(&a->flood.timer);
+	say(a, KN_STDERR, text, (size_t)n);
+}
+
+void on_flood_time(struct kn_timer *t)
+{
+	outputs_told(kn_container_of(t, struct kn_agent, flood.timer));
+}
 
 static void say_line(struct output *o)
 {
-	struct kn_agent_message m = { .type = KN_AGENT_LOG,
-		                      .stream = (uint64_t)o->stream,
-		                      .text = { o->line, o->len } };
+	struct kn_agent *a = o->agent;
 
-	agent_say(o->agent, &m);
+	if (!is_too_much(&a->flood, o->len)) {
+		say(a, o->stream, o->line, o->len);
+	} else {
+		a->flood.dropped++;
+		/* Without memory for a timer the function's end tells. */
+		if (!a->flood.timer.loop)
+			(void)!kn_timer_start(a->loop, &a->flood.timer,
+			                      a->flood.began_ns + KN_NS_PER_S, NULL);
+	}
 	o->len = 0;
 }
+
+/* ---- lines --------------------------------------------------------------------------------- */
 
 /* Longer lines come in pieces. */
 static void take(struct output *o, const char *bytes, size_t n)

@@ -357,6 +357,18 @@ static void an_end_before_ready_is_told_with_its_last_words(void **state)
 	assert_string_equal(t.err.ptr, "one\ntwo\t\033[1m\n");
 }
 
+static void a_flood_of_lines_is_cut_and_counted(void **state)
+{
+	(void)state;
+	struct kn_agent_message m = command(KN_CONTRACT_HTTP,
+	        SHELL("while [ $((n += 1)) -le 100 ]; do seq 2000; done; exit 3"));
+	m.port = free_port();
+	configure(m);
+	wait_for(&t.exited);
+	assert_int_equal(strncmp(t.out.ptr, "1\n2\n3\n", 6), 0);
+	assert_non_null(strstr(t.err.ptr, " lines dropped: at most 2000 lines"));
+}
+
 static void what_cannot_start_is_told(void **state)
 {
 	(void)state;
@@ -581,6 +593,7 @@ int main(int argc, char **argv)
 		TEST(a_resumed_function_is_probed_anew),
 		TEST(unready_functions_are_told),
 		TEST(an_end_before_ready_is_told_with_its_last_words),
+		TEST(a_flood_of_lines_is_cut_and_counted),
 		TEST(what_cannot_start_is_told),
 		TEST(a_failing_preparation_is_told),
 		TEST(files_are_there_before_the_function_starts),
