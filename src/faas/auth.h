@@ -87,6 +87,16 @@ typedef void (*kn_auth_done)(struct kn_http_exchange *x, const struct kn_caller 
 void kn_auth_request(struct kn_auth *a, struct kn_http_exchange *x, uint32_t scope,
                      kn_auth_done done, void *arg);
 
+/** Answers in the place of kn_auth_request(): status 400, 401, 403, 429 or 503. */
+typedef void (*kn_auth_refused)(struct kn_http_exchange *x, int status, const char *error, void *arg);
+
+/** kn_auth_request() for who has refusals of another form. arg goes to done or to refused. */
+void kn_auth_ask(struct kn_auth *a, struct kn_http_exchange *x, uint32_t scope, kn_auth_done done,
+                 kn_auth_refused refused, void *arg);
+
+/** How long a token counts, in seconds. */
+uint32_t kn_auth_token_life(const struct kn_auth *a);
+
 /** Answer POST /oauth/token, whatever its method and body. */
 void kn_auth_token(struct kn_auth *a, struct kn_http_exchange *x);
 
@@ -117,7 +127,7 @@ enum kn_token_fault {
 	KN_TOKEN_CLIENT,        /* the client was removed */
 };
 
-/** Make a token for a client of this node. Errors: ENOENT; ENOMEM; EIO from OpenSSL */
+/** Make a token for a client of this node, with those of scopes that it may have. Errors: ENOENT; ENOMEM; EIO from OpenSSL */
 kn_must_use int kn_auth_issue(struct kn_auth *a, const char *client_id, uint32_t scopes,
                               struct kn_buf *ret, struct kn_err *err);
 

@@ -4,8 +4,8 @@
  * within limits, keeps the store and the engine in step (a change is durable before it is answered)
  * and answers errors as JSON: {"error": "...", "hint": "..."}.
  *
- * Paths: /healthz, /oauth/token, /.well-known/..., /system/..., /kiln/v1/..., /openapi.json; any
- * other is answered 404.
+ * Paths: /healthz, /oauth/token, /.well-known/..., /system/..., /kiln/v1/..., /openapi.json, and /v2/
+ * (oci/registry.h); any other is answered 404.
  *
  * Thread  the loop's
  */
@@ -31,6 +31,7 @@ struct kn_control_config {
 	struct kn_work *work;
 	struct kn_engine *engine;
 	struct kn_images *images;     /* oci/image.h */
+	const char *public_url;       /* how clients reach this node; NULL: as each of them says */
 	const json_t *node;           /* what `kiln doctor` found: answers /kiln/v1/node */
 	/** Append families of what the control does not know (base/metric.h); NULL: there are none. */
 	void (*metrics)(struct kn_buf *page, void *arg);

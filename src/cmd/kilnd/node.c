@@ -341,6 +341,7 @@ static int open_control(struct kn_node *n, struct kn_err *err)
 	config.work = n->work;
 	config.engine = n->engine;
 	config.images = n->images;
+	config.public_url = n->options->issuer;
 	config.node = n->report;
 	config.tmp_dir = n->tmp_dir;
 	config.metrics = kn_node_metrics;

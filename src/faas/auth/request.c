@@ -13,6 +13,7 @@ struct request {
 	struct kn_auth *auth;
 	uint32_t scope;
 	kn_auth_done done;
+	kn_auth_refused refused;   /* NULL: answered here */
 	void *arg;
 };
 
@@ -62,6 +63,18 @@ static void challenge(struct kn_http_exchange *x, int status, const char *code, 
 	kn_http_reply(x, status, headers, KN_ARRAY_LEN(headers), kn_buf_view(&body));
 }
 
+/* code: of RFC 6750, where there is one; scope: what is missing. */
+static void refuse(struct kn_http_exchange *x, const struct request *rq, int status,
+                   const char *code, const char *scope, struct fault_text why)
+{
+	if (rq->refused)
+		rq->refused(x, status, why.error, rq->arg);
+	else if (code)
+		challenge(x, status, code, scope, why.error, why.hint);
+	else
+		kn_reply_error(x, status, why.error, why.hint);
+}
+
 static bool may(uint32_t has, uint32_t wanted)
 {
 	return (has & KN_SCOPE_ADMIN) || (has & wanted) == wanted;
@@ -80,7 +93,7 @@ static void decide(struct kn_http_exchange *x, const struct request *rq,
 	snprintf(error, sizeof(error), "this needs the scope '%s'", scope);
 	snprintf(hint, sizeof(hint),
 	         "ask /oauth/token for it with scope=%s, with a client that may have it", scope);
-	challenge(x, 403, "insufficient_scope", scope, error, hint);
+	refuse(x, rq, 403, "insufficient_scope", scope, (struct fault_text){ error, hint });
 }
 
 static void secret_checked(struct kn_http_exchange *x, enum secret_verdict verdict,
@@ -93,10 +106,13 @@ static void secret_checked(struct kn_http_exchange *x, enum secret_verdict verdi
 		decide(x, rq, &(struct kn_caller){ client->id, client->scopes });
 		break;
 	case SECRET_WRONG:
-		kn_reply_error(x, 401, "client id or secret is wrong", GET_TOKEN);
+		refuse(x, rq, 401, NULL, NULL,
+		       (struct fault_text){ "client id or secret is wrong", GET_TOKEN });
 		break;
 	case SECRET_BUSY:
-		kn_reply_error(x, 429, "too many secrets are being checked", "try again in a second");
+		refuse(x, rq, 429, NULL, NULL,
+		       (struct fault_text){ "too many secrets are being checked",
+		                            "try again in a second" });
 		break;
 	}
 }
@@ -140,12 +156,13 @@ static void check_basic(struct kn_http_exchange *x, struct kn_view encoded, cons
 	struct request *kept = kn_arena_alloc(kn_http_arena(x), sizeof(*kept));
 
 	if (!kept) {
-		kn_reply_error(x, 503, "out of memory", "try again soon");
+		refuse(x, rq, 503, NULL, NULL, (struct fault_text){ "out of memory", "try again soon" });
 		return;
 	}
 	if (basic_parse(kn_http_arena(x), encoded, &id, &secret, &err) < 0) {
-		kn_reply_error(x, 401, kn_err_text(&err),
-		               "send: Authorization: Basic base64(CLIENT_ID:CLIENT_SECRET)");
+		refuse(x, rq, 401, NULL, NULL,
+		       (struct fault_text){ kn_err_text(&err), "send: Authorization: Basic "
+		                                               "base64(CLIENT_ID:CLIENT_SECRET)" });
 		return;
 	}
 	*kept = *rq;
@@ -162,8 +179,7 @@ static void check_bearer(struct kn_http_exchange *x, struct kn_view token, const
 		decide(x, rq, &caller);
 		return;
 	}
-	struct fault_text t = explain(fault);
-	challenge(x, 401, "invalid_token", NULL, t.error, t.hint);
+	refuse(x, rq, 401, "invalid_token", NULL, explain(fault));
 }
 
 /* Two Authorization fields: a proxy before us may have checked the other one. */
@@ -180,23 +196,34 @@ static int only_authorization(const struct kn_http_head *head, struct kn_view *r
 	return n;
 }
 
-void kn_auth_request(struct kn_auth *a, struct kn_http_exchange *x, uint32_t scope,
-                     kn_auth_done done, void *arg)
+void kn_auth_ask(struct kn_auth *a, struct kn_http_exchange *x, uint32_t scope, kn_auth_done done,
+                 kn_auth_refused refused, void *arg)
 {
-	const struct request rq = { .auth = a, .scope = scope, .done = done, .arg = arg };
+	const struct request rq = {
+		.auth = a, .scope = scope, .done = done, .refused = refused, .arg = arg
+	};
 	struct kn_view value = KN_VIEW_NULL, scheme, rest;
+	struct fault_text why = { NULL, GET_TOKEN };
 
 	int n = only_authorization(kn_http_head(x), &value);
 	if (n == 0)
-		kn_reply_error(x, 401, "this needs a token, or a client id and secret", GET_TOKEN);
+		why.error = "this needs a token, or a client id and secret";
 	else if (n > 1)
-		kn_reply_error(x, 400, "more than one Authorization field", "send one");
+		why = (struct fault_text){ "more than one Authorization field", "send one" };
 	else if (!authorization_split(value, &scheme, &rest))
-		kn_reply_error(x, 401, "the Authorization field is malformed", GET_TOKEN);
+		why.error = "the Authorization field is malformed";
 	else if (kn_view_is_nocase(scheme, KN_VIEW("bearer")))
 		check_bearer(x, rest, &rq);
 	else if (kn_view_is_nocase(scheme, KN_VIEW("basic")))
 		check_basic(x, rest, &rq);
 	else
-		kn_reply_error(x, 401, "only Bearer and Basic authorization are known", GET_TOKEN);
+		why.error = "only Bearer and Basic authorization are known";
+	if (why.error)
+		refuse(x, &rq, n > 1 ? 400 : 401, NULL, NULL, why);
+}
+
+void kn_auth_request(struct kn_auth *a, struct kn_http_exchange *x, uint32_t scope,
+                     kn_auth_done done, void *arg)
+{
+	kn_auth_ask(a, x, scope, done, NULL, arg);
 }

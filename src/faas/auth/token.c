@@ -97,6 +97,17 @@ static void remember(struct kn_auth *a, struct kn_view token, const struct token
 	slot->len = token.len;
 }
 
+uint32_t kn_auth_token_life(const struct kn_auth *a)
+{
+	return a->token_s;
+}
+
+/* An administrator holds every scope. */
+static uint32_t held_scopes(const struct client *c)
+{
+	return c->scopes & KN_SCOPE_ADMIN ? KN_SCOPE_ALL : c->scopes;
+}
+
 /* ---- issuing ------------------------------------------------------------------------------- */
 
 int kn_auth_issue(struct kn_auth *a, const char *client_id, uint32_t scopes, struct kn_buf *ret,
@@ -113,7 +124,7 @@ int kn_auth_issue(struct kn_auth *a, const char *client_id, uint32_t scopes, str
 	if (RAND_bytes(random, sizeof(random)) != 1)
 		return kn_fail(err, EIO, "no random bytes from OpenSSL");
 	kn_base64url(&jti, random, sizeof(random));
-	kn_scope_text(scopes & c->scopes, scope);
+	kn_scope_text(scopes & held_scopes(c), scope);
 	json_int_t now = (json_int_t)(kn_wall_ns() / KN_NS_PER_S);
 	kn_auto(json_decref) json_t *claims =
 		json_pack("{s:s, s:s, s:s, s:I, s:I, s:s, s:s, s:s}", "iss", a->issuer, "sub", c->id,
@@ -198,7 +209,7 @@ static enum kn_token_fault check_claims(const struct kn_auth *a, const json_t *c
 		return KN_TOKEN_CLIENT;
 	if (kn_scope_parse(kn_view_of(scope), &ret->scopes, NULL) < 0)
 		return KN_TOKEN_CLAIMS;
-	ret->scopes &= c->scopes;
+	ret->scopes &= held_scopes(c);
 	ret->client = c;
 	ret->expires_ns = (expires_s + a->skew_s) * KN_NS_PER_S;
 	return KN_TOKEN_GOOD;

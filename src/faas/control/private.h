@@ -10,6 +10,7 @@
 #include "faas/engine.h"
 #include "faas/reply.h"
 #include "oci/image.h"
+#include "oci/registry.h"
 
 enum {
 	MAX_FUNCTIONS = 4096,
@@ -34,6 +35,7 @@ struct kn_control {
 	struct entry *entries;         /* by name */
 	size_t n_entries;
 	struct change *changes;        /* under way */
+	struct kn_registry *registry;
 	unsigned n_uploads;
 	bool turn_taken;               /* an import or a build has a worker */
 	struct kn_job *in_line;        /* those that wait for it */
@@ -104,6 +106,13 @@ const char *secret_user(const struct kn_control *ctl, const char *secret);
 
 /** The name of a function that uses the image, or is about to; NULL: none. arg is the control. */
 const char *image_user(const struct kn_image *image, void *arg);
+
+/* ---- the registry (registry.c) ------------------------------------------------------------- */
+
+kn_must_use int registry_open(struct kn_control *ctl, struct kn_err *err);
+
+/** Answer a request below /v2/. */
+void registry_request(struct kn_control *ctl, struct kn_http_exchange *x);
 
 /* ---- long jobs, one at a time (turn.c) ----------------------------------------------------- */
 

@@ -152,9 +152,16 @@ void kn_control_request(struct kn_control *ctl, struct kn_http_exchange *x)
 {
 	struct kn_view rest;
 
+	if (kn_registry_path(kn_http_head(x)->path)) {
+		registry_request(ctl, x);
+		return;
+	}
 	const struct route *r = find_route(x, &rest);
 	if (!r)
 		return;
+	/* Now: an archive waits while the caller's secret is hashed. */
+	if (r->handle == import_image)
+		kn_http_limit_body(x, ctl->config.max_image_bytes);
 	if (r->scope == OPEN) {
 		run(ctl, x, r, rest);
 		return;
@@ -257,7 +264,9 @@ int kn_control_new(const struct kn_control_config *config, struct kn_control **r
 		return kn_fail(err, ENOMEM, "no memory for the control API");
 	ctl->config = *config;
 	kn_engine_on_rolled(config->engine, change_rolled, ctl);
-	int r = kn_store_each(config->store, KN_TABLE_FUNCTION, load, &s, err);
+	int r = registry_open(ctl, err);
+	if (r == 0)
+		r = kn_store_each(config->store, KN_TABLE_FUNCTION, load, &s, err);
 	for (size_t i = 0; i < s.n; i++) {
 		if (r == 0)
 			change_start(ctl, NULL, s.at[i], CHANGE_RESTORE);
@@ -278,6 +287,7 @@ void kn_control_free(struct kn_control *ctl)
 	if (!ctl)
 		return;
 	kn_engine_on_rolled(ctl->config.engine, NULL, NULL);
+	kn_registry_free(ctl->registry);
 	entries_free(ctl);
 	free(ctl);
 }
