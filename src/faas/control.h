@@ -31,6 +31,9 @@ struct kn_control_config {
 	struct kn_work *work;
 	struct kn_engine *engine;
 	struct kn_images *images;     /* oci/image.h */
+	const char *listen;           /* "127.0.0.1:8080": this node's name in references to images */
+	const char *registry_auth;    /* file of credentials for other registries; or NULL */
+	const char *plain_http;       /* registries without TLS, "a:1,b:2"; or NULL */
 	const char *public_url;       /* how clients reach this node; NULL: as each of them says */
 	const json_t *node;           /* what `kiln doctor` found: answers /kiln/v1/node */
 	/** Append families of what the control does not know (base/metric.h); NULL: there are none. */

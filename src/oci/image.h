@@ -178,6 +178,8 @@ struct kn_images_put {
 	struct kn_view content;        /* the manifest or index, at most KN_SPEC_MAX_BYTES */
 	const struct kn_digest *expect;   /* or NULL */
 	bool pushed;   /* what it names must be in this repository, and what lost the tag stays a while */
+	bool partial;  /* an index without the manifests that are not here is fine */
+	bool must_run; /* refuse what nothing here runs */
 };
 
 /**
@@ -185,7 +187,8 @@ struct kn_images_put {
  *
  * ret     a new reference
  * Errors  EINVAL no manifest that can be read, or another type than the client says; EBADMSG not
- *         the digest that was expected; ENOENT names what is missing; ENOSPC; ENOMEM
+ *         the digest that was expected; ENOENT names what is missing; ENOEXEC and others why nothing
+ *         here runs it; ENOSPC; ENOMEM
  */
 kn_must_use int kn_images_put(struct kn_images *images, const struct kn_images_put *put,
                               struct kn_image **ret, struct kn_err *err);

@@ -155,6 +155,18 @@ int kn_ref_parse(struct kn_view text, struct kn_ref *ret, struct kn_err *err)
 	return 0;
 }
 
+bool kn_ref_registry(const struct kn_ref *ref, struct kn_view *ret_host,
+                     struct kn_view *ret_repository)
+{
+	struct kn_view rest = kn_view_of(ref->name), first;
+
+	if (!kn_view_split(&rest, '/', &first) || !rest.ptr || !looks_like_registry(first))
+		return false;
+	*ret_host = first;
+	*ret_repository = rest;
+	return true;
+}
+
 void kn_ref_text(const struct kn_ref *ref, char ret[KN_REF_MAX])
 {
 	if (ref->tag[0])

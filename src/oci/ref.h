@@ -24,5 +24,14 @@ struct kn_ref {
 /** Errors: EINVAL says which part is wrong. */
 kn_must_use int kn_ref_parse(struct kn_view text, struct kn_ref *ret, struct kn_err *err);
 
+/**
+ * The registry and the repository in a reference's name: "localhost:5000" and "a/b".
+ *
+ * ret     views into ref
+ * Returns false when the name has no registry
+ */
+bool kn_ref_registry(const struct kn_ref *ref, struct kn_view *ret_host,
+                     struct kn_view *ret_repository);
+
 /** "name:tag", the form under which the store keeps it; "name@digest" when there is no tag. */
 void kn_ref_text(const struct kn_ref *ref, char ret[KN_REF_MAX]);

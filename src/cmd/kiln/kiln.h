@@ -18,6 +18,8 @@ int kn_verb_describe(int argc, char **argv);
 int kn_verb_doctor(int argc, char **argv);
 int kn_verb_image_import(int argc, char **argv);
 int kn_verb_image_list(int argc, char **argv);
+int kn_verb_image_pull(int argc, char **argv);
+int kn_verb_image_push(int argc, char **argv);
 int kn_verb_image_remove(int argc, char **argv);
 int kn_verb_invoke(int argc, char **argv);
 int kn_verb_list(int argc, char **argv);

@@ -11,6 +11,8 @@ static const struct kn_verb verbs[] = {
 	{ "login", "get a token from a node and keep it", kn_verb_login },
 	{ "image import", "put a container image into the node's store", kn_verb_image_import },
 	{ "image list", "images in the node's store", kn_verb_image_list },
+	{ "image push", "push an image to the node's registry, or to another", kn_verb_image_push },
+	{ "image pull", "let the node pull an image from another registry", kn_verb_image_pull },
 	{ "image remove", "take images out of the node's store", kn_verb_image_remove },
 	{ "deploy", "make functions known to the node, or change them", kn_verb_deploy },
 	{ "list", "functions of the node", kn_verb_list },

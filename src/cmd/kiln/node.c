@@ -97,6 +97,11 @@ const char *kn_node_gateway(const struct kn_node *c)
 	return c->gateway;
 }
 
+const char *kn_node_token(const struct kn_node *c)
+{
+	return c->token;
+}
+
 /* ---- tokens -------------------------------------------------------------------------------- */
 
 static int keep_login(struct kn_node *c, const char *client_id, const char *secret,

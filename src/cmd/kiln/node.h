@@ -32,6 +32,9 @@ KN_AUTO(kn_node_close, struct kn_node *);
 /** The node's address without a slash at its end; borrowed. */
 const char *kn_node_gateway(const struct kn_node *c);
 
+/** The token that requests go out with, or NULL: there was none yet. Borrowed. */
+const char *kn_node_token(const struct kn_node *c);
+
 struct kn_node_request {
 	const char *method; /* NULL: GET */
 	const char *path;   /* "/system/functions?namespace=x", encoded */

@@ -341,6 +341,9 @@ static int open_control(struct kn_node *n, struct kn_err *err)
 	config.work = n->work;
 	config.engine = n->engine;
 	config.images = n->images;
+	config.listen = n->addr;
+	config.registry_auth = n->options->registry_auth;
+	config.plain_http = n->options->plain_http;
 	config.public_url = n->options->issuer;
 	config.node = n->report;
 	config.tmp_dir = n->tmp_dir;

@@ -5,7 +5,7 @@
 
 #include "base/conf.h"
 
-enum { ROWS = 30 };
+enum { ROWS = 32 };
 
 static const struct kn_kilnd_options DEFAULTS = {
 	.listen = "127.0.0.1:8080",
@@ -88,6 +88,10 @@ static void fill_rows(struct kn_kilnd_options *o, struct kn_arg rows[ROWS])
 		  "parent cgroup of instances (default kiln)" },
 		{ "egress-range", 0, KN_ARG_STR, &o->egress_range, "CIDR", NULL,
 		  "addresses between functions' networks and this host (default: a free /16)" },
+		{ "registry-auth", 0, KN_ARG_STR, &o->registry_auth, "FILE", NULL,
+		  "names and passwords for other registries, as Docker's config.json keeps them" },
+		{ "plain-http", 0, KN_ARG_STR, &o->plain_http, "HOST:PORT,...", NULL,
+		  "registries to pull from without TLS (loopback addresses need not be named)" },
 		{ "log-level", 0, KN_ARG_STR, &o->log_level_text, "LEVEL", "KILN_LOG",
 		  "error, warn, info or debug (default info)" },
 		{ "log-format", 0, KN_ARG_STR, &o->log_format, "text|json", NULL,

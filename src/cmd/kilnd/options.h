@@ -22,6 +22,7 @@ struct kn_kilnd_options {
 	const char *cgroup;
 	const char *egress_range;
 	const char *log_level_text, *log_format, *function_auth;
+	const char *registry_auth, *plain_http; /* NULL: none */
 	const char *issuer; /* NULL: http://LISTEN */
 	bool allow_unix_functions;
 	uint64_t max_instances, max_connections, max_body, max_reply, log_bytes;

@@ -1,7 +1,7 @@
 /*
  * How a function gets from a request into the engine, each step only after the one before:
  *
- *     check -> (build the root file system in a worker) -> store, durably -> engine -> answer
+ *     check -> (pull the image) -> (build the root file system in a worker) -> store, durably -> engine -> answer
  *
  * Restoring at start, and after an image got a new content, is the same without the store. Deleting
  * is store -> engine -> answer. The store answers in the order of submission, so that two changes of
@@ -25,6 +25,7 @@ struct change {
 	enum change_kind kind;
 	struct kn_function *fn;       /* NULL when deleting */
 	struct kn_image *image;
+	bool missing;                 /* the image is not here, but its name says where it is */
 	char *path;
 	struct kn_err err;
 	char name[64];                /* when deleting */
@@ -321,6 +322,7 @@ static int check(struct change *ch, bool *ret_raw, struct kn_err *err)
 	                                err) < 0) {
 		if (err->code != ENOENT)
 			return kn_while(err, "image '%s'", ch->fn->image);
+		ch->missing = !ch->missing && ch->kind <= CHANGE_UPDATE && can_be_pulled(ch->fn->image);
 		err->code = EINVAL;   /* 404 would say that the function is unknown */
 		return -EINVAL;
 	}
@@ -332,11 +334,50 @@ static int check(struct change *ch, bool *ret_raw, struct kn_err *err)
 	return r < 0 ? r : check_program(ch, err);
 }
 
+static void begin(struct change *ch);
+
+static void on_pulled(struct kn_image *image, const struct kn_err *err, void *arg)
+{
+	struct change *ch = arg;
+	struct kn_http_exchange *x = ch->x;
+
+	if (image) {
+		ch->err = KN_ERR_INIT;
+		begin(ch);
+		return;
+	}
+	change_free(ch);
+	if (x)
+		pull_reply_fail(x, err);
+}
+
+static void pull(struct change *ch)
+{
+	const struct pull_request what = { .reference = ch->fn->image };
+
+	if (pull_start(ch->ctl, &what, on_pulled, ch, &ch->err) < 0)
+		change_fail(ch, NULL);
+}
+
+static void begin(struct change *ch)
+{
+	const bool pulled = ch->missing;
+	bool raw = false;
+
+	if (check(ch, &raw, &ch->err) == 0 && raw)
+		to_store(ch);
+	else if (ch->err.code == 0)
+		with_image(ch);
+	else if (ch->missing && !pulled)
+		pull(ch);
+	else
+		change_fail(ch, NULL);
+}
+
 void change_start(struct kn_control *ctl, struct kn_http_exchange *x, struct kn_function *fn,
                   enum change_kind kind)
 {
 	struct change *ch = change_new(ctl, x);
-	bool raw = false;
 
 	if (!ch) {
 		kn_function_unref(fn);
@@ -346,12 +387,7 @@ void change_start(struct kn_control *ctl, struct kn_http_exchange *x, struct kn_
 	}
 	ch->fn = fn;
 	ch->kind = kind;
-	if (check(ch, &raw, &ch->err) < 0)
-		change_fail(ch, NULL);
-	else if (raw)
-		to_store(ch);
-	else
-		with_image(ch);
+	begin(ch);
 }
 
 /* ---- another image under the same name ------------------------------------------------------ */

@@ -115,6 +115,8 @@ static struct kn_function *parse_or_answer(const struct call *c, const json_t *b
 
 	if (kn_function_parse(body, &fn, &err) < 0)
 		kn_reply_fail(c->x, &err, NULL);
+	else
+		fn->image = own_reference(c->ctl, c->x, fn->image);
 	return fn;
 }
 

@@ -13,7 +13,7 @@
 #include "base/log.h"
 #include "faas/control/private.h"
 
-static json_t *image_json(const struct kn_image *image)
+json_t *image_json(const struct kn_image *image)
 {
 	return json_pack("{s:s, s:s, s:s, s:I, s:s}", "name", image->reference, "digest",
 	                 image->digest.text, "kind", kn_image_kind_name(image->kind), "bytes",

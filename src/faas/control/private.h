@@ -11,6 +11,7 @@
 #include "faas/reply.h"
 #include "oci/image.h"
 #include "oci/registry.h"
+#include "oci/remote.h"
 
 enum {
 	MAX_FUNCTIONS = 4096,
@@ -36,6 +37,7 @@ struct kn_control {
 	size_t n_entries;
 	struct change *changes;        /* under way */
 	struct kn_registry *registry;
+	struct pulls *pulls;
 	unsigned n_uploads;
 	bool turn_taken;               /* an import or a build has a worker */
 	struct kn_job *in_line;        /* those that wait for it */
@@ -114,6 +116,36 @@ kn_must_use int registry_open(struct kn_control *ctl, struct kn_err *err);
 /** Answer a request below /v2/. */
 void registry_request(struct kn_control *ctl, struct kn_http_exchange *x);
 
+/* ---- other registries (pull.c) -------------------------------------------------------------- */
+
+struct pull_request {
+	const char *reference;                  /* with its registry */
+	bool plain_http;
+	const struct kn_remote_login *login;    /* NULL: what the node has for that registry */
+};
+
+/** image is borrowed; NULL: err says why. */
+typedef void (*pull_done)(struct kn_image *image, const struct kn_err *err, void *arg);
+
+kn_must_use int pulls_open(struct kn_control *ctl, struct kn_err *err);
+
+/** Cancels what is under way: every done that is due runs in this call. */
+void pulls_close(struct kn_control *ctl);
+
+/** Pull in a thread of its own; done runs once, later. Strings are copied. Errors: EAGAIN, ENOMEM */
+kn_must_use int pull_start(struct kn_control *ctl, const struct pull_request *what, pull_done done,
+                           void *arg, struct kn_err *err);
+
+/** Answer why a pull failed. */
+void pull_reply_fail(struct kn_http_exchange *x, const struct kn_err *err);
+
+/** Does it name a registry? */
+bool can_be_pulled(const char *reference);
+
+/** The part behind HOST:PORT/ where that is this node; else the whole. Points into reference. */
+const char *own_reference(const struct kn_control *ctl, struct kn_http_exchange *x,
+                          const char *reference);
+
 /* ---- long jobs, one at a time (turn.c) ----------------------------------------------------- */
 
 /**
@@ -173,6 +205,8 @@ void scale_function(const struct call *c);
 
 void list_images(const struct call *c);
 void import_image(const struct call *c);
+void pull_image(const struct call *c);
+json_t *image_json(const struct kn_image *image);
 void remove_image(const struct call *c);
 
 void list_secrets(const struct call *c);

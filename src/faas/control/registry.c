@@ -51,7 +51,9 @@ static void base_url(const struct kn_control *ctl, const struct kn_http_head *he
 		         host_ok(host) ? (int)host.len : 0, host.ptr ? host.ptr : "");
 }
 
-static void challenge(struct kn_http_exchange *x, const struct asked *a, const char *error)
+/* code: of RFC 6750, or NULL */
+static void challenge(struct kn_http_exchange *x, const struct asked *a, const char *code,
+                      const char *error)
 {
 	char base[MAX_HOST + 16], value[MAX_HOST + 512];
 
@@ -61,14 +63,22 @@ static void challenge(struct kn_http_exchange *x, const struct asked *a, const c
 		snprintf(value + n, sizeof(value) - (size_t)n, ",scope=\"repository:%.*s:pull%s\"",
 		         (int)a->repository.len, a->repository.ptr,
 		         a->right == KN_REGISTRY_PUSH ? ",push" : "");
+	const size_t len = strlen(value);
+	if (code)
+		snprintf(value + len, sizeof(value) - len, ",error=\"%s\"", code);
 	const struct kn_header header = { KN_VIEW("WWW-Authenticate"), kn_view_of(value) };
 	kn_registry_error(x, 401, "UNAUTHORIZED", error, &header);
 }
 
+/* A token for less than this asks its owner for another one, as Docker's registry does. */
 static void on_refused(struct kn_http_exchange *x, int status, const char *error, void *arg)
 {
-	if (status == 401)
-		challenge(x, arg, error);
+	const struct kn_view with = kn_http_header(kn_http_head(x), "authorization");
+	const bool narrow = status == 403 && with.len > 7 &&
+	                    kn_view_is_nocase((struct kn_view){ with.ptr, 7 }, KN_VIEW("bearer "));
+
+	if (status == 401 || narrow)
+		challenge(x, arg, narrow ? "insufficient_scope" : NULL, error);
 	else if (status == 429)
 		kn_registry_error(x, status, "TOOMANYREQUESTS", error, NULL);
 	else
@@ -112,8 +122,9 @@ static uint32_t bits_of(struct kn_view scope)
 		return 0;
 	actions.ptr = colon + 1;
 	actions.len = (size_t)(scope.ptr + scope.len - actions.ptr);
+	const bool reads = kn_view_starts(scope, KN_VIEW("registry:"));
 	while (kn_view_split(&actions, ',', &action))
-		bits |= kn_view_is(action, KN_VIEW("pull")) || kn_view_is(action, KN_VIEW("*"))
+		bits |= reads || kn_view_is(action, KN_VIEW("pull"))
 		                ? KN_SCOPE_IMAGE_READ
 		                : KN_SCOPE_IMAGE_READ | KN_SCOPE_IMAGE_WRITE;
 	return bits;

@@ -63,6 +63,7 @@ static const struct route {
 	{ "GET", "/kiln/v1/functions/*", KN_SCOPE_FUNCTION_READ, describe_instances },
 	{ "GET", "/kiln/v1/images", KN_SCOPE_IMAGE_READ, list_images },
 	{ "POST", "/kiln/v1/images", KN_SCOPE_IMAGE_WRITE, import_image },
+	{ "POST", "/kiln/v1/images/pull", KN_SCOPE_IMAGE_WRITE, pull_image },
 	{ "DELETE", "/kiln/v1/images", KN_SCOPE_IMAGE_WRITE, remove_image },
 	{ "DELETE", "/kiln/v1/images/*", KN_SCOPE_IMAGE_WRITE, remove_image },
 	{ "GET", "/kiln/v1/node", KN_SCOPE_NODE_READ, show_node },
@@ -266,6 +267,8 @@ int kn_control_new(const struct kn_control_config *config, struct kn_control **r
 	kn_engine_on_rolled(config->engine, change_rolled, ctl);
 	int r = registry_open(ctl, err);
 	if (r == 0)
+		r = pulls_open(ctl, err);
+	if (r == 0)
 		r = kn_store_each(config->store, KN_TABLE_FUNCTION, load, &s, err);
 	for (size_t i = 0; i < s.n; i++) {
 		if (r == 0)
@@ -287,6 +290,7 @@ void kn_control_free(struct kn_control *ctl)
 	if (!ctl)
 		return;
 	kn_engine_on_rolled(ctl->config.engine, NULL, NULL);
+	pulls_close(ctl);
 	kn_registry_free(ctl->registry);
 	entries_free(ctl);
 	free(ctl);

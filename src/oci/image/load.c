@@ -336,7 +336,8 @@ static int index_make(const struct held_source *from, struct held *h, struct kn_
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < index.n_manifests; i++)
-		h->needs[h->n_needs++] = index.manifests[i].digest;
+		if (!from->partial || kn_blob_has(from->blobs, &index.manifests[i].digest))
+			h->needs[h->n_needs++] = index.manifests[i].digest;
 	h->index = true;
 	h->image.subject = index.subject;
 	h->image.annotations = index.annotations;
@@ -457,6 +458,13 @@ int held_make(const struct held_source *from, struct held **ret, struct kn_err *
 	return 0;
 }
 
+int held_check(const struct held *h, struct kn_err *err)
+{
+	if (h->why.code == 0)
+		return 0;
+	return kn_fail(err, h->why.code, "image '%.150s': %s", h->image.reference, h->why.text);
+}
+
 int held_load(const struct held_source *from, struct held **ret, struct kn_err *err)
 {
 	kn_auto(kn_buf_fini) struct kn_buf text = KN_BUF_INIT;
@@ -469,5 +477,6 @@ int held_load(const struct held_source *from, struct held **ret, struct kn_err *
 		                (int)kn_min(from->tag.len, (size_t)50),
 		                from->tag.ptr ? from->tag.ptr : "");
 	with.document = kn_buf_view(&text);
+	with.partial = true;   /* it was checked when it came */
 	return held_make(&with, ret, err);
 }

@@ -124,7 +124,8 @@ static int put_make(struct kn_images *images, const struct kn_images_put *put, s
 		                    .repository = put->repository,
 		                    .tag = put->tag,
 		                    .media_type = put->media_type,
-		                    .document = put->content };
+		                    .document = put->content,
+		                    .partial = put->partial };
 
 	int r = kn_digest_of(put->expect ? kn_digest_kind(put->expect) : KN_SHA256, put->content.ptr,
 	                     put->content.len, &from.digest, err);
@@ -206,8 +207,10 @@ int kn_images_put(struct kn_images *images, const struct kn_images_put *put, str
 	int r = put_make(images, put, &h, err);
 	if (r < 0)
 		return r;
+	if (put->must_run)
+		r = held_check(h, err);
 	pthread_mutex_lock(&images->writing);
-	if (put->pushed)
+	if (r == 0 && put->pushed)
 		r = shown_check(images, h, err);
 	if (r == 0)
 		r = document_keep(images, put, &h->image.top, err);

@@ -117,13 +117,12 @@ static int import_load(struct kn_images *images, const struct kn_ref *ref,
 	int r = held_load(&from, &h, err);
 	if (r < 0)
 		return r;
-	if (h->why.code) {
-		r = kn_fail(err, h->why.code, "image '%.150s': %s", h->image.reference, h->why.text);
+	r = held_check(h, err);
+	if (r < 0)
 		kn_image_unref(&h->image);
-		return r;
-	}
-	*ret = h;
-	return 0;
+	else
+		*ret = h;
+	return r;
 }
 
 static int import_read(struct kn_images *images, const struct kn_images_import *what,

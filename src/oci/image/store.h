@@ -32,6 +32,7 @@ struct held_source {
 	const char *media_type;            /* as told; NULL or "": look into the document */
 	struct kn_digest digest;
 	struct kn_view document;
+	bool partial;                      /* what an index names may be missing */
 };
 
 /**
@@ -129,6 +130,9 @@ bool table_settle(struct table *t, uint64_t now);
 
 /** Make t the store's table, on disk first. t holds the old one afterwards. Errors: ENOSPC ... */
 int table_commit(struct kn_images *images, struct table *t, struct kn_err *err);
+
+/** Why nothing here runs it, as an error; 0 when something does. */
+int held_check(const struct held *h, struct kn_err *err);
 
 /** Read index.json into the empty table. Errors: EUCLEAN */
 int table_read(struct kn_images *images, struct kn_err *err);
