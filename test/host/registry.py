@@ -242,6 +242,33 @@ class Tools(Case):
         self.skopeo("copy", "--dest-tls-verify=false", "--authfile", "auth.json",
                     "oci-archive:" + self.denoise(), "docker://%s/a:1" % node.addr)
 
+    def test_buildah_and_podman(self):
+        node = self.node()
+        os.mkdir(os.path.join(self.tmp, "ctx"))
+        with open(os.path.join(self.tmp, "ctx", "app"), "w") as f:
+            f.write("#!/bin/sh\n")
+        with open(os.path.join(self.tmp, "ctx", "Containerfile"), "w") as f:
+            f.write('FROM scratch\nCOPY app /app\nENTRYPOINT ["/app"]\n')
+        storage = ["--root", self.tmp + "/root", "--runroot", self.tmp + "/run", "--storage-driver",
+                   "vfs"]
+        remote = ["--tls-verify=false", "--creds", node.creds]
+        self.run_ok("buildah", *storage, "bud", "--isolation", "chroot", "-t", "localhost/app:1",
+                    "ctx")
+        self.run_ok("buildah", *storage, "push", *remote, "localhost/app:1",
+                    "docker://%s/team/app:1" % node.addr)
+        one = node.images()["team/app:1"]["digest"]
+        self.run_ok("podman", *storage, "pull", *remote, node.addr + "/team/app:1")
+        self.run_ok("podman", *storage, "push", *remote, node.addr + "/team/app:1",
+                    "docker://%s/team/app:2" % node.addr)
+        self.run_ok("podman", *storage, "manifest", "create", "multi")
+        self.run_ok("podman", *storage, "manifest", "add", *remote, "multi",
+                    node.addr + "/team/app:1")
+        self.run_ok("podman", *storage, "manifest", "push", "--all", *remote, "multi",
+                    "docker://%s/team/multi:1" % node.addr)
+        images = node.images()
+        self.assertEqual(images["team/multi:1"]["digest"], one)   # of the image that it leads to
+        self.assertEqual(images["team/app:2"]["kind"], "container")
+
     def test_kiln_pushes_and_removes(self):
         node = self.node()
         out = json.loads(node.kiln("image", "push", self.denoise(), "team/app:7", "--json").stdout)
@@ -542,7 +569,7 @@ class Functions(Case):
 
 
 if __name__ == "__main__":
-    for tool in ("skopeo", "umoci", "unshare"):
+    for tool in ("skopeo", "umoci", "buildah", "podman", "unshare"):
         if not shutil.which(tool):
             print("skipped: %s is not installed: tools/setup" % tool)
             sys.exit(77)

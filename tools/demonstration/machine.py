@@ -60,7 +60,10 @@ class Machine(Stage):
             progress(f"building {name} ...")
             self.need("tools/images/build", name, out)
             progress(f"{name}: built in {time.monotonic() - began:.1f} s", done=True)
-            self.kiln("image", "import", out, "--name", name + ":latest")
+            if name == "checksum":
+                self.push(out, name + ":latest")
+            else:
+                self.kiln("image", "import", out, "--name", name + ":latest")
         self.kiln("build", "examples/denoise/denoise.c", "-o", self.path("denoise.tar"), "--name",
                   "denoise:latest")
         self.kiln("image", "import", self.path("denoise.tar"))
@@ -111,3 +114,16 @@ class Machine(Stage):
             return what.startswith(("kn", "kiln"))
         names = (self.cgroup, os.path.basename(self.dir))
         return any(n in what for n in names) and not (self.args.keep and self.dir in what)
+
+    def push(self, archive, name):
+        """With somebody else's tool: the node is a registry. The secret goes over standard input."""
+        with open(self.path("node/credentials")) as f:
+            creds = dict(line.strip().split("=", 1) for line in f if "=" in line)
+        registry, auth = self.url.removeprefix("http://"), self.path("auth.json")
+        r = subprocess.run(["skopeo", "login", "--tls-verify=false", "--authfile", auth, "-u",
+                            creds["client_id"], "--password-stdin", registry],
+                           input=creds["client_secret"], capture_output=True, text=True)
+        if r.returncode != 0:
+            raise Failed("skopeo login: " + r.stderr)
+        self.need("skopeo", "copy", "--quiet", "--dest-tls-verify=false", "--authfile", auth,
+                  "oci-archive:" + archive, f"docker://{registry}/{name}")

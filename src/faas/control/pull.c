@@ -160,26 +160,12 @@ int pull_start(struct kn_control *ctl, const struct pull_request *what, pull_don
 
 /* ---- POST /kiln/v1/images/pull ---------------------------------------------------------------- */
 
-struct waiting {
-	struct kn_http_exchange *x;   /* NULL once the client has left: the pull goes on */
-};
-
-static void on_gone(struct kn_http_exchange *x, void *arg)
-{
-	(void)x;
-	((struct waiting *)arg)->x = NULL;
-}
-
 static void on_pulled(struct kn_image *image, const struct kn_err *err, void *arg)
 {
-	static const struct kn_http_hooks none;
-	struct waiting *w = arg;
-	struct kn_http_exchange *x = w->x;
+	struct kn_http_exchange *x = wait_end(arg);
 
-	free(w);
 	if (!x)
-		return;
-	kn_http_set_hooks(x, &none);
+		return;   /* the client left: the image is here all the same */
 	if (image)
 		kn_reply_json(x, 201, image_json(image));
 	else
@@ -243,20 +229,15 @@ static void pull_parsed(const struct call *c, const json_t *body)
 		kn_reply_fail(c->x, &err, "send {\"reference\": \"REGISTRY/NAME:TAG\"}");
 		return;
 	}
-	struct waiting *w = calloc(1, sizeof(*w));
-	if (!w) {
-		kn_reply_error(c->x, 503, "out of memory", "try again soon");
+	struct waiting *w = wait_new(c->ctl, c->x);
+	if (!w)
 		return;
-	}
 	int r = pull_start(c->ctl, &what, on_pulled, w, &err);
 	explicit_bzero(&login, sizeof(login));
 	if (r < 0) {
-		free(w);
+		wait_end(w);
 		kn_reply_fail(c->x, &err, NULL);
-		return;
 	}
-	w->x = c->x;
-	kn_http_set_hooks(c->x, &(struct kn_http_hooks){ .gone = on_gone, .arg = w });
 }
 
 void pull_image(const struct call *c)
