@@ -376,7 +376,7 @@ int kn_secrets_put(struct kn_secrets *s, struct kn_view name, struct kn_view val
 		return r;
 	struct change *c = change_new(s, name, done, arg);
 	if (c)
-		c->secret.record = strndup(record.ptr, record.len);
+		c->secret.record = strndup(record.ptr ? record.ptr : "", record.len);
 	if (!c || !c->secret.record)
 		r = kn_fail(err, ENOMEM, "no memory for a secret");
 	else
@@ -448,8 +448,6 @@ void kn_secrets_free(struct kn_secrets *s)
 {
 	if (!s)
 		return;
-	while (s->changes)
-		change_free(s->changes);
 	for (size_t i = 0; i < s->n; i++)
 		secret_fini(&s->at[i]);
 	free(s->at);
