@@ -167,48 +167,58 @@ static void configure(struct kn_agent *a, const struct kn_agent_message *m)
 
 /* ---- after a restore ----------------------------------------------------------------------- */
 
-static void on_rehearsed(struct process *p, int wait_status)
+/*
+ * A restored guest under TCG runs code that QEMU has not translated yet: a first request costs about a
+ * tenth of a second more than the second one. Where nobody waits yet a request is made that does
+ * nothing: in place of the function this program is started, which ends at once when it is not the
+ * first process.
+ */
+static void rehearsal_over(struct kn_agent *a)
 {
-	struct kn_agent *a = p->err.agent;
-
-	(void)wait_status;
+	if (a->rehearsal.watch.fd < 0)
+		return;
+	kn_watch_stop(&a->rehearsal.watch);
+	kn_close(kn_take_fd(a->rehearsal.watch.fd));
+	a->fn.program = a->rehearsal.program;
+	a->fn.argv = a->rehearsal.argv;
 	if (a->state == PROBING && !a->stopping)
 		agent_ready(a);
-	free(p);
-	agent_check_stopped(a);
 }
 
-/*
- * A restored guest under TCG runs code that QEMU has not translated yet, and a first process costs
- * about a tenth of a second more than the second one. Where nobody waits yet one is run that does
- * nothing: this program, which ends at once when it is not the first process.
- */
+static void on_rehearsed(struct kn_watch *w, uint32_t events)
+{
+	struct kn_agent *a = kn_container_of(w, struct kn_agent, rehearsal.watch);
+	char reply[1024];
+
+	(void)events;
+	ssize_t n = read(w->fd, reply, sizeof(reply));
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		rehearsal_over(a);   /* the server closed it: the reply was whole */
+}
+
 static int rehearse(struct kn_agent *a, struct kn_err *err)
 {
+	static const char request[] = "POST / HTTP/1.1\r\nHost: rehearsal\r\nContent-Length: 0\r\n"
+	                              "Connection: close\r\n\r\n";
 	static char self[] = "/proc/self/exe";
 	static const char *argv[] = { "rehearsal", NULL };
-	struct function *f = &a->fn;
-	char *program = f->program;
-	const char **function_argv = f->argv;
 
-	struct process *p = calloc(1, sizeof(*p));
-	kn_auto(kn_close) int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (!p || null < 0) {
-		free(p);
-		return kn_fail(err, p ? errno : ENOMEM, "a rehearsal");
+	kn_auto(kn_close) int fd = stdio_connect(a);
+	if (fd < 0 || write(fd, request, sizeof(request) - 1) != sizeof(request) - 1)
+		return kn_fail(err, EIO, "a rehearsal: no connection to the agent's own server");
+	a->rehearsal.watch = (struct kn_watch){ .fd = fd, .events = EPOLLIN, .call = on_rehearsed };
+	int r = kn_watch_start(a->loop, &a->rehearsal.watch, err);
+	if (r < 0) {
+		a->rehearsal.watch.fd = -1;
+		return r;
 	}
-	p->ended = on_rehearsed;
-	p->err.agent = a;
-	f->program = self;
-	f->argv = argv;
-	int r = process_start(a, p, null, null, NULL, err);
-	f->program = program;
-	f->argv = function_argv;
-	if (r < 0)
-		free(p);
-	else
-		a->state = PROBING;
-	return r;
+	fd = -1;
+	a->rehearsal.program = a->fn.program;
+	a->rehearsal.argv = a->fn.argv;
+	a->fn.program = self;
+	a->fn.argv = argv;
+	a->state = PROBING;
+	return 0;
 }
 
 static const char NO_FUNCTION[] = "resumed, but no function is ready in this guest";
@@ -339,6 +349,7 @@ int kn_agent_new(struct kn_loop *loop, int fd, const struct kn_agent_config *con
 	a->kill_timer.call = on_kill_time;
 	a->flood.timer.call = on_flood_time;
 	a->main_out.watch.fd = -1;
+	a->rehearsal.watch.fd = -1;
 	kn_arena_init(&a->fn.arena);
 	struct kn_mux_config c = { .retry_ms = config->final_pipe ? 0 : 5,
 		                   .events = { .control = on_control, .open = on_open,
@@ -358,6 +369,7 @@ void kn_agent_free(struct kn_agent *a)
 		return;
 	a->state = ENDED;
 	probe_stop(a);
+	rehearsal_over(a);
 	kn_timer_stop(&a->kill_timer);
 	kn_timer_stop(&a->flood.timer);
 	stdio_stop(a);

@@ -80,6 +80,11 @@ struct kn_agent {
 	char server_name[108];          /* abstract address; its first byte is 0 */
 	size_t server_name_len;
 	struct call *calls;
+	struct {                        /* see agent.c; .watch.fd -1: none */
+		struct kn_watch watch;
+		char *program;
+		const char **argv;
+	} rehearsal;
 
 	struct kn_timer kill_timer;     /* after STOP: SIGKILL */
 	uint64_t oom_kills;             /* those that were told already */

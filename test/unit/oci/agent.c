@@ -581,8 +581,37 @@ static void many_requests_at_once(void **state)
 	}
 }
 
+/* In a prepared guest: everything of a request but the function, which must not run for nobody. */
+static void a_rehearsal_does_not_run_the_function(void **state)
+{
+	struct kn_agent_message m = command(KN_CONTRACT_STDIO, SHELL("echo ran >&2; echo reply"));
+	struct kn_agent_message again = { .type = KN_AGENT_RESUME, .hostname = KN_VIEW("twin-2"),
+		                          .rehearse = 1 };
+
+	(void)state;
+	configure(m);
+	wait_for(&t.ready);
+	t.ready = false;
+	say(&again);
+	wait_for(&t.ready);
+	assert_non_null(strstr(t.err.ptr, "rehearsed"));
+	assert_null(strstr(t.err.ptr, "ran"));
+	expect_reply("ask\n", "200 OK", "reply\n");
+	assert_non_null(strstr(t.err.ptr, "ran"));
+	t.ready = false;
+	say(&again);
+	say(&(struct kn_agent_message){ .type = KN_AGENT_STOP, .grace_ms = 1000 });
+	wait_for(&t.exited);
+	expect_text("stopped");
+	assert_false(t.ready);
+}
+
 int main(int argc, char **argv)
 {
+	if (strcmp(argv[0], "rehearsal") == 0) {   /* this program in the function's place */
+		fprintf(stderr, "rehearsed\n");
+		return 2;
+	}
 	signal(SIGPIPE, SIG_IGN); /* as the first process of a guest, which no default action ends */
 	if (argc == 4 && strcmp(argv[1], "serve") == 0)
 		return serve((int)strtol(argv[2], NULL, 10), (int)strtol(argv[3], NULL, 10));
@@ -602,6 +631,7 @@ int main(int argc, char **argv)
 		TEST(signals_reach_the_function),
 		TEST(who_ignores_sigterm_is_killed_after_the_grace),
 		TEST(stdio_runs_a_process_a_request),
+		TEST(a_rehearsal_does_not_run_the_function),
 		TEST(stdio_needs_not_read_its_input),
 		TEST(stdio_streams_large_bodies),
 		TEST(many_requests_at_once),
