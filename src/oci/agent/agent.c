@@ -206,13 +206,13 @@ static int rehearse(struct kn_agent *a, struct kn_err *err)
 	kn_auto(kn_close) int fd = stdio_connect(a);
 	if (fd < 0 || write(fd, request, sizeof(request) - 1) != sizeof(request) - 1)
 		return kn_fail(err, EIO, "a rehearsal: no connection to the agent's own server");
-	a->rehearsal.watch = (struct kn_watch){ .fd = fd, .events = EPOLLIN, .call = on_rehearsed };
+	a->rehearsal.watch = (struct kn_watch){ .fd = kn_take_fd(fd), .events = EPOLLIN,
+		                                .call = on_rehearsed };
 	int r = kn_watch_start(a->loop, &a->rehearsal.watch, err);
 	if (r < 0) {
-		a->rehearsal.watch.fd = -1;
+		kn_close(kn_take_fd(a->rehearsal.watch.fd));
 		return r;
 	}
-	fd = -1;
 	a->rehearsal.program = a->fn.program;
 	a->rehearsal.argv = a->fn.argv;
 	a->fn.program = self;

@@ -27,6 +27,8 @@ static struct entry *find(const struct kn_snapshots *s, const char *key)
 
 static void unlink_entry(struct entry *e)
 {
+	if (!e->prev)
+		return;   /* removed already */
 	*e->prev = e->next;
 	if (e->next)
 		e->next->prev = e->prev;
@@ -393,8 +395,10 @@ void kn_snapshots_close(struct kn_snapshots *s)
 	kn_work_free(s->work);
 	while (s->drafts)
 		kn_draft_drop(s->drafts);
-	while (s->entries)
-		unlink_entry(s->entries);
+	for (struct entry *e = s->entries, *next; e; e = next) {
+		next = e->next;
+		free(e);
+	}
 	kn_close(s->dir);
 	free(s);
 }
