@@ -139,6 +139,35 @@ static void eat(void)
 	}
 }
 
+/* A reply, or a log, without end. */
+static void talk(int fd)
+{
+	static char line[4096];
+
+	memset(line, 'x', sizeof(line));
+	line[sizeof(line) - 1] = '\n';
+	while (write(fd, line, sizeof(line)) > 0)
+		;
+}
+
+/* As many connections as there may be, over and over. */
+static void dial(void)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(9),
+		                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int s = socket(AF_INET, SOCK_STREAM, 0);
+
+	if (bind(s, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(s, 4096) < 0)
+		exit(1);
+	for (;;) {
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+		if (fd < 0)
+			closefrom(s + 1);
+		else
+			(void)!connect(fd, (struct sockaddr *)&at, sizeof(at));
+	}
+}
+
 static void spin(int ms)
 {
 	struct timespec t;
@@ -292,6 +321,12 @@ static void obey(const char *order)
 		bomb();
 	else if (strcmp(order, "eat") == 0)
 		eat();
+	else if (strcmp(order, "babble") == 0)
+		talk(1);
+	else if (strcmp(order, "shout") == 0)
+		talk(2);
+	else if (strcmp(order, "dial") == 0)
+		dial();
 	else
 		tell(attempt(order));
 }
