@@ -50,7 +50,7 @@ class Readme(unittest.TestCase):
                                 'ip link set lo up && exec bash -ec "$0"', tour()],
                                cwd=tmp, env=env, capture_output=True, text=True, timeout=100)
         self.assertEqual(r.returncode, 0, r.stdout + r.stderr)
-        for word in ("Deployed denoise", "cold", "Class:", "ready http://127.0.0.1:8080"):
+        for word in ("Deployed denoise", "cold", "Class:", "up at http://127.0.0.1:8080"):
             self.assertIn(word, r.stdout + r.stderr)
         self.assertFalse(os.path.exists(TOUR))
 

@@ -16,6 +16,7 @@ int kn_verb_build(int argc, char **argv);
 int kn_verb_deploy(int argc, char **argv);
 int kn_verb_describe(int argc, char **argv);
 int kn_verb_doctor(int argc, char **argv);
+int kn_verb_down(int argc, char **argv);
 int kn_verb_image_import(int argc, char **argv);
 int kn_verb_image_list(int argc, char **argv);
 int kn_verb_image_pull(int argc, char **argv);
@@ -31,6 +32,8 @@ int kn_verb_secret_create(int argc, char **argv);
 int kn_verb_secret_list(int argc, char **argv);
 int kn_verb_secret_remove(int argc, char **argv);
 int kn_verb_secret_update(int argc, char **argv);
+int kn_verb_top(int argc, char **argv);
+int kn_verb_up(int argc, char **argv);
 int kn_verb_version(int argc, char **argv);
 
 /* The options of a verb that talks to a node; see KN_NODE_ARGS. */

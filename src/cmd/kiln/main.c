@@ -7,6 +7,8 @@
 
 static const struct kn_verb verbs[] = {
 	{ "doctor", "what this machine can run, and what is missing", kn_verb_doctor },
+	{ "up", "start a node on this machine", kn_verb_up },
+	{ "down", "end it", kn_verb_down },
 	{ "build", "turn C files into the image of a bare function", kn_verb_build },
 	{ "login", "get a token from a node and keep it", kn_verb_login },
 	{ "image import", "put a container image into the node's store", kn_verb_image_import },
@@ -24,6 +26,7 @@ static const struct kn_verb verbs[] = {
 	{ "secret list", "names of the node's secrets", kn_verb_secret_list },
 	{ "secret remove", "remove a secret", kn_verb_secret_remove },
 	{ "logs", "what a function printed", kn_verb_logs },
+	{ "top", "watch what the functions of a node do", kn_verb_top },
 	{ "remove", "remove functions", kn_verb_remove },
 	{ "version", "the version of this program, or of a node", kn_verb_version },
 };

@@ -15,6 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cmd/kilnd/notify.h"
+
 /* Longest path below the run folder: an instance's id and a socket's name; see unix(7), sun_path. */
 enum { SUN_PATH = 107, BELOW_RUN_DIR = 48 + 16 };
 
@@ -69,7 +71,8 @@ static int check_ours(int dir, const char *path, struct kn_err *err)
 		return kn_fail(err, errno, "read '%s': %s", path, strerror(errno));
 	}
 	for (struct dirent *e; empty && (e = readdir(d));)
-		empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
+		empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+			strcmp(e->d_name, "kilnd.log") == 0; /* kiln up begins with it */
 	closedir(d);
 	if (empty || faccessat(dir, LOCK_FILE, F_OK, 0) == 0)
 		return 0;
@@ -461,6 +464,14 @@ static void on_tick(struct kn_timer *t)
 		kn_loop_stop(n->loop);
 }
 
+static void tell_manager(const char *state)
+{
+	struct kn_err err = KN_ERR_INIT;
+
+	if (kn_notify(state, &err) < 0)
+		kn_log(KN_WARN, "service manager not told", KN_E(&err));
+}
+
 static void on_signal(const struct signalfd_siginfo *si, void *arg)
 {
 	struct kn_node *n = arg;
@@ -476,6 +487,7 @@ static void on_signal(const struct signalfd_siginfo *si, void *arg)
 	}
 	kn_log(KN_INFO, "draining", KN_U("signal", si->ssi_signo),
 	       KN_U("requests", kn_gateway_busy(n->gateway)));
+	tell_manager("STOPPING=1\nSTATUS=finishing what is under way");
 	n->draining = true;
 	/* a moment more than the engine's own patience, so that its instances are stopped first */
 	n->give_up_ns = kn_now_ns() + (n->options->drain_ms + 5000) * KN_NS_PER_MS;
@@ -579,6 +591,9 @@ int kn_node_run(struct kn_node *n, struct kn_err *err)
 		kn_log(KN_WARN, "nobody reads standard output");
 	kn_log(KN_INFO, "ready", KN_S("listen", n->addr), KN_S("state", n->options->state),
 	       KN_U("functions", kn_engine_count(n->engine)));
+	char ready[sizeof(n->addr) + 64];
+	snprintf(ready, sizeof(ready), "READY=1\nSTATUS=serving at http://%s", n->addr);
+	tell_manager(ready);
 	int r = kn_loop_run(n->loop);
 	return r < 0 ? kn_fail(err, -r, "event loop: %s", strerror(-r)) : 0;
 }
