@@ -408,7 +408,7 @@ static int load(struct kn_view name, struct kn_view value, void *arg, struct kn_
 {
 	struct kn_secrets *s = arg;
 	struct secret one = { .name = strndup(name.ptr, name.len),
-		              .record = strndup(value.ptr, value.len) };
+		              .record = strndup(value.ptr ? value.ptr : "", value.len) };
 	kn_auto(kn_buf_fini) struct kn_buf bytes = KN_BUF_INIT;
 	struct kn_err why = KN_ERR_INIT;
 

@@ -55,6 +55,8 @@ static void only_the_state_folder_is_needed(void **state)
 	assert_string_equal(o.state, "/s");
 	assert_string_equal(o.listen, "127.0.0.1:8080");
 	assert_int_equal(o.max_body, 64 << 20);
+	assert_int_equal(o.idle_ms, 5 * 60 * 1000);
+	assert_in_range(o.memory, UINT64_C(64) << 20, UINT64_C(1) << 50); /* this machine's */
 	assert_false(o.functions_need_token);
 	assert_false(o.allow_unix_functions);
 	assert_int_equal(o.log_level, KN_INFO);
@@ -65,7 +67,8 @@ static void flags_win_over_environment_over_file_over_defaults(void **state)
 {
 	const char *path = file_with("state: /from-file\nlisten: 127.0.0.1:1\nmax-body: 1Mi\n"
 				     "idle-timeout: 5\nhead-timeout: 2s\nworkers: 3\n"
-				     "allow-unix-functions: true\nfunction-auth: token\n");
+				     "allow-unix-functions: true\nfunction-auth: token\n"
+				     "memory: 1Gi\nidle: 0\n");
 
 	(void)state;
 	setenv("KILN_LISTEN", "127.0.0.1:2", 1);
@@ -79,6 +82,8 @@ static void flags_win_over_environment_over_file_over_defaults(void **state)
 	assert_true(o.allow_unix_functions);
 	assert_true(o.functions_need_token);
 	assert_int_equal(o.drain_ms, 30000);
+	assert_int_equal(o.idle_ms, 0);
+	assert_int_equal(o.memory, 1 << 30);
 	kn_kilnd_options_fini(&o);
 }
 
@@ -109,6 +114,8 @@ static void what_is_wrong_is_told_with_the_way_out(void **state)
 		{ NULL, "--log-format", "xml", "'text' or 'json'" },
 		{ NULL, "--config", "/none.yaml", "/none.yaml" },
 		{ NULL, "--max-instances", "0", "from 1" },
+		{ NULL, "--memory", "lots", "--memory" },
+		{ NULL, "--idle", "soon", "not a duration" },
 		{ NULL, "--token-life", "0s", "--token-life" },
 	};
 
