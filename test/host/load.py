@@ -1,7 +1,9 @@
 """Clients of a node that deploy, update, remove, import and call, at random, and keep a ledger of what
 they were told: what was acknowledged must hold, what was not may hold whole or not at all."""
+import json
 import random
 import threading
+import zlib
 
 from node import Gone
 
@@ -33,6 +35,9 @@ class Load:
     def __init__(self, node, seed):
         self.node, self.random = node, random.Random(seed)
         self.functions = {f"f{i}": Ledger() for i in range(9)}
+        self.secrets = {f"s{i}": Ledger() for i in range(3)}
+        # Those of the functions that are no bare ones: the rest of their deployment.
+        self.containers = {}
         self.images = {f"image{i}:1": Ledger() for i in range(3)}
         self.archive = None
         self.faults, self.counts = [], {}
@@ -46,7 +51,8 @@ class Load:
         self.stopping.clear()
         names = list(self.functions)
         jobs = [(self.deployer, names[i::3]) for i in range(3)]
-        jobs += [(self.importer, list(self.images)), (self.caller, names), (self.caller, names)]
+        jobs += [(self.importer, list(self.images)), (self.secretary, list(self.secrets)),
+                 (self.caller, names), (self.caller, names)]
         seeds = [self.random.random() for _ in jobs]
         self.threads = [threading.Thread(target=self.run, args=(job, names, seed))
                         for (job, names), seed in zip(jobs, seeds)]
@@ -95,7 +101,8 @@ class Load:
             return
         rev = str(rnd.randrange(1 << 30))
         self.change(book, rev, (200, 202), "PUT" if there else "POST", "/system/functions",
-                    {"service": name, "image": "guest:1", "envVars": {"REV": rev}})
+                    {"service": name, "image": "guest:1", "envVars": {"REV": rev},
+                     **self.containers.get(name, {})})
 
     def importer(self, names, rnd):
         name = rnd.choice(names)
@@ -105,12 +112,29 @@ class Load:
         else:
             self.change(book, "there", (201,), "POST", f"/kiln/v1/images?name={name}", self.archive)
 
+    def secretary(self, names, rnd):
+        name = rnd.choice(names)
+        book = self.secrets[name]
+        if book.acked is not ABSENT and rnd.random() < 0.5:
+            self.change(book, ABSENT, (200, 202, 204), "DELETE", "/system/secrets", {"name": name})
+        else:
+            self.change(book, "there", (200, 201, 202), "POST" if book.acked is ABSENT else "PUT",
+                        "/system/secrets", {"name": name, "value": str(rnd.random())})
+
+    def call(self, name, text):
+        """Status and whether a reply of 200 is right: bare functions echo, the others sum up."""
+        status, body = self.node.ask("POST", f"/function/{name}/echo", text)
+        if name in self.containers:
+            return status, status != 200 or json.loads(body)["crc32"] == f"{zlib.crc32(text):08x}"
+        return status, status != 200 or body == text
+
     def caller(self, names, rnd):
         text = str(rnd.random()).encode()
-        status, body = self.node.ask("POST", f"/function/{rnd.choice(names)}/echo", text)
+        name = rnd.choice(names)
+        status, right = self.call(name, text)
         # 404: not deployed now. 429 and 503 say so. A function removed under the call is 502.
-        if status == 200 and body != text:
-            self.fault(f"echo of {text!r}: {body[:100]!r}")
+        if not right:
+            self.fault(f"{name}: {text!r} got a wrong answer")
         if status not in (200, 404, 429, 502, 503):
-            self.fault(f"echo: {status} {body[:200]!r}")
+            self.fault(f"{name}: {status}")
         self.count(f"call {status}")

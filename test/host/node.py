@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,14 @@ def interfaces():
         return sorted(l.partition(":")[0].strip() for l in f if ":" in l)
 
 
+def nft_tables():
+    """But for the fence, which stays: see doc/node.md."""
+    if not shutil.which("nft"):
+        return []
+    said = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
+    return sorted(t for t in said.splitlines() if "kiln-fence" not in t)
+
+
 def census(build, cgroup):
     """Processes, mounts, interfaces, cgroups, files for run time: what a node must give back. Only
     in namespaces of the test's own (see alone()) is nobody else's work in it."""
@@ -177,6 +186,7 @@ def census(build, cgroup):
         mounts = sorted(l.split()[4] for l in f)
     return {"processes": sorted(processes_of(build).values()), "mounts": mounts,
             "interfaces": interfaces(), "cgroups": cgroups_of(cgroup),
+            "tables": nft_tables(),
             "run": sorted(glob.glob("/run/**", recursive=True)),
             "shared memory": sorted(os.listdir("/dev/shm"))}
 

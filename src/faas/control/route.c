@@ -255,6 +255,17 @@ static int load(struct kn_view name, struct kn_view value, void *arg, struct kn_
 	return 0;
 }
 
+/* Listed from the first moment on, whatever its image takes. Takes fn over. */
+static int restore(struct kn_control *ctl, struct kn_function *fn, struct kn_err *err)
+{
+	if (entry_put(ctl, kn_function_ref(fn), NULL, "it is being made ready") < 0) {
+		kn_function_unref(fn);
+		return kn_fail(err, ENOMEM, "no memory for stored functions");
+	}
+	change_start(ctl, NULL, fn, CHANGE_RESTORE);
+	return 0;
+}
+
 int kn_control_new(const struct kn_control_config *config, struct kn_control **ret,
                    struct kn_err *err)
 {
@@ -272,7 +283,7 @@ int kn_control_new(const struct kn_control_config *config, struct kn_control **r
 		r = kn_store_each(config->store, KN_TABLE_FUNCTION, load, &s, err);
 	for (size_t i = 0; i < s.n; i++) {
 		if (r == 0)
-			change_start(ctl, NULL, s.at[i], CHANGE_RESTORE);
+			r = restore(ctl, s.at[i], err);
 		else
 			kn_function_unref(s.at[i]);
 	}

@@ -13,6 +13,7 @@
 #include "host/process.h"
 #include "host/userns.h"
 #include "test.h"
+#include "users.h"
 
 enum { FIRST = 300000000, COUNT = 65536 };
 
@@ -111,6 +112,8 @@ static void owners_are_shifted_by_a_user_namespace(void **state)
 	struct kn_err err = KN_ERR_INIT;
 
 	(void)state;
+	if (!has_users())
+		skip();
 	kn_auto(kn_close) int fd = open_image(image);
 	kn_auto(kn_close) int userns = kn_userns_new(FIRST, COUNT, &err);
 	assert_ok(userns, &err);
