@@ -103,9 +103,36 @@ static void nul_bytes_are_no_way_around(void **state)
 	assert_fails(kn_ref_parse(KN_VIEW("a:t\0b"), &ref, &err), EINVAL, &err, "tag");
 }
 
+static void registry_is_told_from_the_repository(void **state)
+{
+	static const struct {
+		const char *text, *host, *repository;
+	} cases[] = {
+		{ "localhost:5000/a/b:1", "localhost:5000", "a/b" },
+		{ "r.example/a@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+		  "r.example", "a" },
+		{ "localhost/a", "localhost", "a" },
+		{ "team/app:1", NULL, NULL },
+		{ "app", NULL, NULL },
+		{ "r.example", NULL, NULL },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < KN_ARRAY_LEN(cases); i++) {
+		struct kn_view host = KN_VIEW_NULL, repository = KN_VIEW_NULL;
+		struct kn_err err = KN_ERR_INIT;
+		struct kn_ref ref;
+		assert_ok(kn_ref_parse(kn_view_of(cases[i].text), &ref, &err), &err);
+		assert_int_equal(kn_ref_registry(&ref, &host, &repository), cases[i].host != NULL);
+		assert_true(kn_view_is(host, kn_view_of(cases[i].host)));
+		assert_true(kn_view_is(repository, kn_view_of(cases[i].repository)));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(registry_is_told_from_the_repository),
 		cmocka_unit_test(references_are_taken_apart),
 		cmocka_unit_test(wrong_references_are_refused),
 		cmocka_unit_test(lengths_have_limits),

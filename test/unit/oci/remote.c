@@ -154,7 +154,7 @@ static int setup(void **state)
 	const struct kn_registry_config config = { .loop = t.loop,
 		                                   .work = t.work,
 		                                   .images = t.images,
-		                                   .max_blob_bytes = 4 << 20 };
+		                                   .max_blob_bytes = 256 << 20 };
 	assert_ok(kn_registry_new(&config, &t.registry, &err), &err);
 	int fd = kn_tcp_listen("127.0.0.1:0", &err);
 	assert_ok(fd, &err);
@@ -240,7 +240,7 @@ static int pull(struct kn_images *images, const char *what, struct kn_image **re
 
 	snprintf(text, sizeof(text), "%s/%s", t.addr, what);
 	assert_ok(kn_ref_parse(kn_view_of(text), &ref, err), err);
-	return kn_remote_pull(r, images, &ref, 64 << 20, ret, err);
+	return kn_remote_pull(r, images, &ref, 256 << 20, ret, err);
 }
 
 static void what_was_pushed_is_pulled(void **state)
