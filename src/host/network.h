@@ -89,8 +89,8 @@ kn_must_use int kn_netif_new(struct kn_network *n, const struct kn_egress *polic
                              struct kn_err *err);
 
 /**
- * Make the TAP interface towards a guest, for `-netdev tap,fd=` with KN_NETIF_MAC. Once, and not
- * together with kn_netif_join().
+ * Make the TAP interface towards a guest, for `-netdev tap,fd=` with KN_NETIF_MAC. Again only when the
+ * last one is closed; not together with kn_netif_join().
  *
  * Returns its descriptor, which the caller owns, or -errno with err told.
  */

@@ -73,7 +73,7 @@ static int open_addresses(struct kn_netif *i, const char *name, const uint32_t *
 			rules_names(&text, rule, addresses, n, seconds);
 	if (text.failed || space_enter(i->ns, NULL) < 0)
 		return -ENOMEM;
-	int r = rules_run(text.ptr, NULL);
+	int r = rules_keep(&i->nft, text.ptr, NULL);
 	space_leave(i->network->home);
 	return r;
 }

@@ -78,7 +78,7 @@ static int set_named(struct kn_netif *i, bool open, struct kn_err *err)
 	bool any = rules_named(&text, i, open);
 	if (text.failed)
 		return kn_fail(err, ENOMEM, "memory for rules");
-	return any ? rules_run(text.ptr, err) : 0;
+	return any ? rules_keep(&i->network->nft, text.ptr, err) : 0;
 }
 
 static int build(struct kn_netif *i, struct kn_err *err)
@@ -129,6 +129,7 @@ void kn_netif_free(struct kn_netif *i)
 	if (!i)
 		return;
 	names_stop(i);
+	rules_end(i->nft);
 	if (i->has_named)
 		(void)!set_named(i, false, NULL);
 	kn_close(i->ns);

@@ -215,7 +215,8 @@ static int set_up(struct kn_network *n, struct kn_err *err)
 		return kn_fail(err, ENOMEM, "memory for functions' networks");
 	n->next %= count_pairs(n);
 	rules_node(&text, n);
-	r = text.failed ? kn_fail(err, ENOMEM, "memory for rules") : rules_run(text.ptr, err);
+	r = text.failed ? kn_fail(err, ENOMEM, "memory for rules")
+	                : rules_keep(&n->nft, text.ptr, err);
 	if (r == 0)
 		r = switch_forwarding_on(err);
 	if (r < 0)
@@ -274,12 +275,12 @@ int kn_network_new(const struct kn_network_config *config, struct kn_network **r
 	return 0;
 }
 
-static int remove_table(const struct kn_network *n)
+static int remove_table(struct kn_network *n)
 {
 	char command[64];
 
 	snprintf(command, sizeof(command), "delete table inet %s\n", n->table);
-	return rules_run(command, NULL);
+	return rules_keep(&n->nft, command, NULL);
 }
 
 void kn_network_free(struct kn_network *n)
@@ -288,6 +289,7 @@ void kn_network_free(struct kn_network *n)
 		return;
 	if (n->ready)
 		(void)!remove_table(n);
+	rules_end(n->nft);
 	kn_netlink_close(n->netlink);
 	kn_close(n->home);
 	free(n->taken);

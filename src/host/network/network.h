@@ -19,6 +19,8 @@ enum { GUEST_PREFIX = 30 };
 #define GATEWAY_MAC "\x02\x6b\x6e\x00\x00\x01"
 #define GUEST_MAC   "\x02\x6b\x6e\x00\x00\x02"   /* KN_NETIF_MAC */
 
+struct nft_ctx;   /* libnftables */
+
 struct range {
 	uint32_t first;
 	uint8_t prefix;
@@ -36,6 +38,7 @@ struct kn_network {
 	uint32_t next;                 /* pair of addresses that is tried next */
 	uint64_t *taken;               /* a bit a pair */
 	size_t n_lookups;
+	struct nft_ctx *nft;           /* of the node's table; NULL before its first use */
 };
 
 /* One lookup that a guest waits for. */
@@ -56,6 +59,7 @@ struct kn_netif {
 	uint32_t pair;                 /* of the range; its addresses are 2 * pair and that + 1 */
 	bool has_pair, has_named;
 	char name[IFACE_BYTES];        /* of its veth in the node's namespace */
+	struct nft_ctx *nft;           /* of the gateway's rules; NULL before a name was opened */
 	struct kn_watch dns;           /* .fd -1 while there is none */
 	struct question *questions;
 	size_t n_questions;
@@ -78,6 +82,13 @@ int space_tap(const char *name, const uint8_t mac[6], struct kn_err *err);
 /* rules.c */
 /** Run commands of nft(8) in the namespace in which the thread is. */
 int rules_run(const char *commands, struct kn_err *err);
+/**
+ * The same, with a connection to the kernel that is made if *nft is NULL, and kept: it belongs to the
+ * namespace in which it was made. When it is closed the kernel first finishes what was deleted, which
+ * takes 10 to 30 ms (Linux 6.18, 2026-11-28), so what deletes elements does not close.
+ */
+int rules_keep(struct nft_ctx **nft, const char *commands, struct kn_err *err);
+void rules_end(struct nft_ctx *nft);
 /** Is there a table inet of this name? */
 bool rules_have_table(const char *name);
 /** Append the rules of a gateway. range: addresses of all gateways, which no function reaches. */

@@ -33,43 +33,41 @@ static int tell(const char *said, struct kn_err *err)
 	return kn_fail(err, code, "nftables: %.*s", (int)kn_min(line.len, (size_t)200), line.ptr);
 }
 
-static int run(const char *commands, struct nft_ctx **ret, struct kn_err *err)
+int rules_keep(struct nft_ctx **nft, const char *commands, struct kn_err *err)
 {
-	struct nft_ctx *nft = nft_ctx_new(NFT_CTX_DEFAULT);
-
-	if (!nft)
-		return kn_fail(err, ENOMEM, "memory for nftables");
-	nft_ctx_buffer_error(nft);
-	nft_ctx_buffer_output(nft);
-	if (nft_run_cmd_from_buffer(nft, commands) != 0) {
-		int r = tell(nft_ctx_get_error_buffer(nft), err);
-		nft_ctx_free(nft);
-		return r;
+	if (!*nft) {
+		*nft = nft_ctx_new(NFT_CTX_DEFAULT);
+		if (!*nft)
+			return kn_fail(err, ENOMEM, "memory for nftables");
+		nft_ctx_buffer_error(*nft);
+		nft_ctx_buffer_output(*nft);
 	}
-	*ret = nft;
+	if (nft_run_cmd_from_buffer(*nft, commands) != 0)
+		return tell(nft_ctx_get_error_buffer(*nft), err);
 	return 0;
+}
+
+void rules_end(struct nft_ctx *nft)
+{
+	if (nft)
+		nft_ctx_free(nft);
 }
 
 int rules_run(const char *commands, struct kn_err *err)
 {
-	struct nft_ctx *nft;
+	struct nft_ctx *nft = NULL;
 
-	int r = run(commands, &nft, err);
-	if (r == 0)
-		nft_ctx_free(nft);
+	int r = rules_keep(&nft, commands, err);
+	rules_end(nft);
 	return r;
 }
 
 bool rules_have_table(const char *name)
 {
 	char command[64];
-	struct nft_ctx *nft;
 
 	snprintf(command, sizeof(command), "list table inet %s", name);
-	if (run(command, &nft, NULL) < 0)
-		return false;
-	nft_ctx_free(nft);
-	return true;
+	return rules_run(command, NULL) == 0;
 }
 
 /* ---- text ---------------------------------------------------------------------------------- */
