@@ -252,12 +252,6 @@ static void find_source(struct kn_restores *r, const struct wish *wish, struct q
 		how->source = FROM_TEMPLATE;
 }
 
-/* A function with a network boots: its interface's other end cannot be saved. */
-static bool restorable(const struct wish *wish)
-{
-	return wish->c.egress == NULL;
-}
-
 int restores_start(struct kn_restores *r, struct wish *wish, const struct kn_sandbox_events *events,
                    struct qemu **ret, struct kn_err *err)
 {
@@ -265,8 +259,7 @@ int restores_start(struct kn_restores *r, struct wish *wish, const struct kn_san
 
 	if (wish->c.snapshot && take_prepared(r, wish, events, ret))
 		return 0;
-	if (restorable(wish))
-		find_source(r, wish, &how);
+	find_source(r, wish, &how);
 	int r_ = qemu_begin(r->loop, r->driver, wish, wish->c.id, wish->c.run_dir, events, &how, ret,
 	                    err);
 	kn_snapshot_fini(&how.from);
@@ -275,7 +268,7 @@ int restores_start(struct kn_restores *r, struct wish *wish, const struct kn_san
 
 void restores_served(struct kn_restores *r, struct qemu *q)
 {
-	if (!restorable(q->wish) || q->save_fd >= 0)
+	if (q->save_fd >= 0)
 		return;
 	want(r, q->wish, true);
 	if (q->wish->c.snapshot)
