@@ -32,6 +32,24 @@ bool kn_log_wants(enum kn_level level)
 	return level <= config.level;
 }
 
+bool kn_log_admits(struct kn_log_limit *l, uint64_t *ret_dropped)
+{
+	uint64_t second = kn_now_ns() / KN_NS_PER_S + 1;
+
+	if (l->second != second) {
+		l->second = second;
+		l->n = 0;
+	}
+	if (l->n >= KN_LOG_PER_S) {
+		l->dropped++;
+		return false;
+	}
+	l->n++;
+	*ret_dropped = l->dropped;
+	l->dropped = 0;
+	return true;
+}
+
 /* Length of the UTF-8 sequence at p, or 0 when there is none (RFC 3629). */
 static size_t utf8_len(const unsigned char *p, size_t left)
 {
@@ -131,6 +149,24 @@ static void add_json(struct kn_buf *b, enum kn_level level, const char *event,
 	kn_buf_adds(b, "}\n");
 }
 
+/* key=value throughout, which many collectors read. */
+static void add_logfmt(struct kn_buf *b, enum kn_level level, const char *event,
+                       const struct kn_field *fields, size_t n)
+{
+	const struct kn_field head[] = { KN_S("level", LEVELS[level]), KN_S("program", config.program),
+		                         KN_S("event", event) };
+
+	for (size_t i = 0; i < KN_ARRAY_LEN(head) + n; i++) {
+		const struct kn_field *f = i < KN_ARRAY_LEN(head) ? &head[i]
+		                                                  : &fields[i - KN_ARRAY_LEN(head)];
+		if (i == 1 && !config.program)
+			continue;
+		kn_buf_printf(b, " %s=", f->name);
+		add_value(b, f);
+	}
+	kn_buf_adds(b, "\n");
+}
+
 static void add_text(struct kn_buf *b, enum kn_level level, const char *event,
                      const struct kn_field *fields, size_t n)
 {
@@ -154,9 +190,13 @@ void kn_log_fields(enum kn_level level, const char *event, const struct kn_field
 	kn_rfc3339(kn_wall_ns(), now);
 	if (config.json)
 		kn_buf_adds(&line, "{\"time\":\"");
+	else if (config.logfmt)
+		kn_buf_adds(&line, "time=");
 	kn_buf_adds(&line, now);
 	if (config.json)
 		add_json(&line, level, event, fields, n);
+	else if (config.logfmt)
+		add_logfmt(&line, level, event, fields, n);
 	else
 		add_text(&line, level, event, fields, n);
 

@@ -1,6 +1,6 @@
 /*
- * One event, one line, with fields: a UTC time, a level, the event and name=value pairs, as text or
- * as JSON. Daemons log where a decision is taken; libraries return errors instead. Lines go out in
+ * One event, one line, with fields: a UTC time, a level, the event and name=value pairs, as text, as
+ * logfmt or as JSON. Daemons log where a decision is taken; libraries return errors instead. Lines go out in
  * one write(2) each, so that threads and processes do not mix them.
  *
  *     kn_log(KN_INFO, "replica ready", KN_S("fn", name), KN_U("boot_us", us));
@@ -36,6 +36,7 @@ struct kn_field {
 struct kn_log_config {
 	enum kn_level level;   /* lines above it are dropped before they are formatted */
 	bool json;
+	bool logfmt;           /* text in which the time, the level and the event are fields, too */
 	int fd;                /* borrowed; standard error by default */
 	const char *program;   /* borrowed for good; NULL leaves the field out */
 };
@@ -51,6 +52,29 @@ kn_must_use int kn_parse_level(struct kn_view v, enum kn_level *ret, struct kn_e
 /** What kn_log() below stands for: would a line of this level go out, and send it. Keeps errno. */
 bool kn_log_wants(enum kn_level level);
 void kn_log_fields(enum kn_level level, const char *event, const struct kn_field *fields, size_t n);
+
+/* How often one place may log what clients can cause: the rest is counted, and told with the next. */
+enum { KN_LOG_PER_S = 20 };
+struct kn_log_limit {
+	uint64_t second;       /* of kn_now_ns(), plus 1; 0: nothing was logged yet */
+	uint64_t n, dropped;
+};
+
+/** May a line go out now? Then ret_dropped is how many did not since the last one. */
+bool kn_log_admits(struct kn_log_limit *l, uint64_t *ret_dropped);
+
+/** As kn_log(), at most KN_LOG_PER_S times a second from this place; "dropped" counts the rest. */
+#define kn_log_often(level, event, ...)                                                            \
+	do {                                                                                       \
+		static _Thread_local struct kn_log_limit kn_l;                                     \
+		uint64_t kn_d;                                                                     \
+		if (kn_log_wants(level) && kn_log_admits(&kn_l, &kn_d)) {                          \
+			const struct kn_field kn_f[] = { { .name = NULL }, __VA_ARGS__,            \
+				                         KN_U("dropped", kn_d) };                  \
+			kn_log_fields((level), (event), kn_f + 1,                                  \
+			              KN_ARRAY_LEN(kn_f) - (kn_d ? 1 : 2));                        \
+		}                                                                                  \
+	} while (0)
 
 #define kn_log(level, event, ...)                                                                  \
 	do {                                                                                       \

@@ -12,6 +12,7 @@ import socketserver
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
 from node import Node, wait_until
@@ -164,6 +165,72 @@ class Metrics(Case):
         self.begin()
         self.node.auth = "Basic bm9ib2R5Om5vdGhpbmc="
         self.assertEqual(self.node.ask("GET", "/metrics")[0], 401)
+
+
+class Log(Case):
+    def call(self, path, call_id):
+        return self.node.ask("GET", path, X_Call_Id=call_id)[0]
+
+    def lines(self, read):
+        return [read(line) for line in self.node.log().splitlines()]
+
+    def check(self, lines):
+        """Lines of a node that deployed, was called thrice, removed, and ended."""
+        for line in lines:
+            self.assertLessEqual({"time", "level", "program", "event"}, set(line))
+            self.assertRegex(line["time"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
+            self.assertIn(line["level"], ("error", "warn", "info", "debug"))
+        events = [line["event"] for line in lines]
+        for once in ("ready", "function deployed", "instance ready", "instance stopped",
+                     "function removed", "draining", "stopped"):
+            self.assertEqual(events.count(once), 1, once)
+        calls = {line["call"]: line for line in lines if line["event"] == "call"}
+        self.assertEqual(sorted(calls), ["id-0", "id-1", "id-2"])
+        self.assertEqual((calls["id-0"]["fn"], calls["id-0"]["start"], calls["id-1"]["start"]),
+                         ("f", "cold", "warm"))
+        self.assertEqual({str(c["status"]) for c in calls.values()}, {"200"})
+
+    def live(self, log_format):
+        self.begin("--log-format", log_format, "--log-level", "debug")
+        self.deploy("f")
+        for i in range(3):
+            self.assertEqual(self.call("/function/f", f"id-{i}"), 200)
+        self.node.ask("DELETE", "/system/functions", {"functionName": "f"})
+        self.assertTrue(wait_until(lambda: "instance stopped" in self.node.log()))
+        self.assertEqual(self.node.stop(), 0)
+
+    def test_json(self):
+        self.live("json")
+        self.check(self.lines(json.loads))
+
+    def test_logfmt(self):
+        def read(line):
+            pair = r'([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "=]+)'
+            self.assertRegex(line, rf"^{pair}( {pair})*$")
+            return {k: json.loads(v) if v[0] == '"' else v for k, v in re.findall(pair, line)}
+        self.live("logfmt")
+        self.check(self.lines(read))
+
+    def test_calls_are_not_logged_by_default(self):
+        self.begin("--log-format", "json")
+        self.deploy("f")
+        self.assertEqual(self.call("/function/f", "id-0"), 200)
+        self.assertNotIn("id-0", self.node.log())
+
+    def test_failing_calls_do_not_flood_the_log(self):
+        self.begin("--log-format", "json")
+        self.node.ask("POST", "/system/functions", {
+            "service": "f", "image": os.path.join(self.tmp, "nobody.sock"),
+            "annotations": {"kiln.class": "unix", "kiln.boot-timeout": "100ms"}})
+        began = time.monotonic()
+        for i in range(300):
+            self.assertIn(self.call("/function/f", f"id-{i}"), (502, 503))
+        seconds = time.monotonic() - began
+        time.sleep(1.1)
+        self.call("/function/f", "last")
+        told = [l for l in self.lines(json.loads) if l["event"] == "invocation failed"]
+        self.assertLessEqual(len(told), 20 * (seconds + 2))
+        self.assertEqual(len(told) + sum(l.get("dropped", 0) for l in told), 301)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN); /* a peer that leaves is an error of the write */
 	kn_log_setup(&(struct kn_log_config){ .level = options.log_level,
 					      .json = options.log_json,
+					      .logfmt = options.log_logfmt,
 					      .fd = 2,
 					      .program = "kilnd" });
 	r = serve(&options);

@@ -94,7 +94,7 @@ static void fill_rows(struct kn_kilnd_options *o, struct kn_arg rows[ROWS])
 		  "registries to pull from without TLS (loopback addresses need not be named)" },
 		{ "log-level", 0, KN_ARG_STR, &o->log_level_text, "LEVEL", "KILN_LOG",
 		  "error, warn, info or debug (default info)" },
-		{ "log-format", 0, KN_ARG_STR, &o->log_format, "text|json", NULL,
+		{ "log-format", 0, KN_ARG_STR, &o->log_format, "text|logfmt|json", NULL,
 		  "lines on standard error (default text)" },
 		{ "allow-unix-functions", 0, KN_ARG_FLAG, &o->allow_unix_functions, NULL, NULL,
 		  "take class unix: functions that somebody else runs behind a Unix socket; they "
@@ -202,6 +202,16 @@ static int one_of_two(const char *option, const char *value, const char *no, con
 	return kn_fail(err, EINVAL, "--%s is '%s' or '%s', not '%s'", option, no, yes, value);
 }
 
+static int read_format(struct kn_kilnd_options *o, struct kn_err *err)
+{
+	o->log_json = strcmp(o->log_format, "json") == 0;
+	o->log_logfmt = strcmp(o->log_format, "logfmt") == 0;
+	if (o->log_json || o->log_logfmt || strcmp(o->log_format, "text") == 0)
+		return 0;
+	return kn_fail(err, EINVAL, "--log-format is 'text', 'logfmt' or 'json', not '%s'",
+		       o->log_format);
+}
+
 static int in_range(const char *option, uint64_t value, uint64_t min, uint64_t max,
 		    struct kn_err *err)
 {
@@ -220,7 +230,7 @@ static int check(struct kn_kilnd_options *o, struct kn_err *err)
 			       "where may I keep my state? Give --state DIR (or KILN_STATE)");
 	r = kn_parse_level(kn_view_of(o->log_level_text), &o->log_level, err);
 	if (r == 0)
-		r = one_of_two("log-format", o->log_format, "text", "json", &o->log_json, err);
+		r = read_format(o, err);
 	if (r == 0)
 		r = one_of_two("function-auth", o->function_auth, "open", "token",
 			       &o->functions_need_token, err);

@@ -35,7 +35,7 @@ struct kn_kilnd_options {
 
 	/* made of the texts above */
 	enum kn_level log_level;
-	bool log_json, functions_need_token;
+	bool log_json, log_logfmt, functions_need_token;
 	json_t *file; /* owns the strings that came from the file */
 };
 

@@ -132,10 +132,10 @@ static void run_over(struct async_call *c)
 	}
 	a->failed += failed;
 	a->answered += !failed;
-	kn_log(failed ? KN_WARN : KN_DEBUG,
-	       failed ? "asynchronous call given up" : "asynchronous call answered",
-	       KN_S("fn", c->function), KN_S("call", c->id), KN_I("status", c->status),
-	       KN_U("attempts", c->attempts), KN_U("us", c->took_ns / KN_NS_PER_US));
+	kn_log_often(failed ? KN_WARN : KN_DEBUG,
+	             failed ? "asynchronous call given up" : "asynchronous call answered",
+	             KN_S("fn", c->function), KN_S("call", c->id), KN_I("status", c->status),
+	             KN_U("attempts", c->attempts), KN_U("us", c->took_ns / KN_NS_PER_US));
 	deal_with(c);
 }
 

@@ -93,8 +93,9 @@ void kn_relay_fail(struct kn_relay *r, int status, unsigned retry_after_s, const
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	kn_log(KN_INFO, r->begun ? "reply cut" : "invocation failed", KN_V("fn", r->name),
-	       KN_V("call", r->call_id), KN_I("status", status), KN_S("error", text));
+	/* Whoever may call can make as many of these as they like. */
+	kn_log_often(KN_INFO, r->begun ? "reply cut" : "invocation failed", KN_V("fn", r->name),
+		     KN_V("call", r->call_id), KN_I("status", status), KN_S("error", text));
 	if (x) {
 		kn_http_set_hooks(x, &(struct kn_http_hooks){ .data = NULL });
 		if (r->begun)
@@ -139,6 +140,18 @@ static void give_relay(struct kn_relay *r)
 	g->unused = r;
 }
 
+/* One line a call, for who looks for one. The exchange, and the views into it, may be gone. */
+static void log_call(const struct kn_relay *r, int status)
+{
+	const struct kn_call *call = &r->call;
+	const char *fn = kn_service_function(call->service)->name;
+	const char *start = call->granted_ns ? kn_start_name(call->start) : "none";
+	uint64_t us = call->began_ns ? (kn_now_ns() - call->began_ns) / KN_NS_PER_US : 0;
+
+	kn_log(KN_DEBUG, "call", KN_S("fn", fn), KN_S("call", r->id),
+	       KN_I("status", status), KN_S("start", start), KN_U("us", us));
+}
+
 void kn_relay_end(struct kn_relay *r, int status, bool ours)
 {
 	struct kn_http_client *client = kn_take_ptr(r->client);
@@ -151,6 +164,7 @@ void kn_relay_end(struct kn_relay *r, int status, bool ours)
 	}
 	kn_http_client_free(client);
 	if (r->called) {
+		log_call(r, status);
 		r->called = false;
 		kn_engine_release(&r->call, status, ours);
 	}

@@ -84,6 +84,48 @@ static void text_values_cannot_forge_fields_or_lines(void **state)
 	}
 }
 
+static void logfmt_line_is_pairs_alone(void **state)
+{
+	struct kn_log_config c = KN_LOG_DEFAULTS;
+
+	(void)state;
+	c.logfmt = true;
+	c.program = "kilnd";
+	c.fd = pipe_fds[1];
+	kn_log_setup(&c);
+	kn_log(KN_WARN, "replica ready", KN_S("fn", "a b"), KN_U("us", 7), KN_S("q", "say \"x\"\n"));
+	assert_string_equal(line(), "time=2026-01-31T12:00:00.123Z level=warn program=kilnd "
+	                            "event=\"replica ready\" fn=\"a b\" us=7 "
+	                            "q=\"say \\\"x\\\"\\u000a\"\n");
+	c.program = NULL;
+	kn_log_setup(&c);
+	kn_log(KN_INFO, "plain");
+	assert_string_equal(line(), "time=2026-01-31T12:00:00.123Z level=info event=plain\n");
+}
+
+static void log_often(unsigned times)
+{
+	for (unsigned i = 0; i < times; i++)
+		kn_log_often(KN_INFO, "refused", KN_U("i", i));
+}
+
+static void floods_are_cut_and_counted(void **state)
+{
+	unsigned lines = 0;
+
+	(void)state;
+	set(false, KN_INFO, NULL);
+	log_often(1000);
+	for (const char *at = line(); *at; at++)
+		lines += *at == '\n';
+	assert_int_equal(lines, KN_LOG_PER_S);
+	kn_fake_advance(KN_NS_PER_S);
+	log_often(1);
+	assert_non_null(strstr(line(), "refused i=0 dropped=980\n"));
+	log_often(1);
+	assert_non_null(strstr(line(), "refused i=0\n"));
+}
+
 static void json_line_is_json(void **state)
 {
 	(void)state;
@@ -181,6 +223,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CAPTURED(text_line_has_time_level_event_and_fields),
 		CAPTURED(text_values_cannot_forge_fields_or_lines),
+		CAPTURED(logfmt_line_is_pairs_alone),
+		CAPTURED(floods_are_cut_and_counted),
 		CAPTURED(json_line_is_json),
 		CAPTURED(bytes_that_are_no_utf8_are_replaced),
 		CAPTURED(lines_above_the_level_cost_nothing),

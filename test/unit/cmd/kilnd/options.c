@@ -111,7 +111,7 @@ static void what_is_wrong_is_told_with_the_way_out(void **state)
 		{ NULL, "--workers", "0", "from 1 to 64" },
 		{ NULL, "--function-auth", "maybe", "'open' or 'token'" },
 		{ NULL, "--log-level", "loud", "debug" },
-		{ NULL, "--log-format", "xml", "'text' or 'json'" },
+		{ NULL, "--log-format", "xml", "'text', 'logfmt' or 'json'" },
 		{ NULL, "--config", "/none.yaml", "/none.yaml" },
 		{ NULL, "--max-instances", "0", "from 1" },
 		{ NULL, "--memory", "lots", "--memory" },
