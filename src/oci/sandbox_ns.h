@@ -6,7 +6,8 @@
  * namespaces of its own, in a cgroup with the instance's limits; the function is its child. Every
  * instance has a range of user ids that nobody else has, so that even root in a container is nobody
  * on the host. The root is the image's erofs file under a writable layer in memory. There is no
- * network but loopback, and what a function's policy opens: an HTTP function is reached by a socket made in its network namespace.
+ * network but loopback, and what a function's policy opens (host/network). An HTTP function is
+ * reached by a socket made in its network namespace.
  *
  * The kernel is shared: an error in it that a process can use is a way out. For trusted code.
  *
