@@ -281,9 +281,9 @@ int kn_images_find(struct kn_images *images, struct kn_view reference, struct kn
 
 	pthread_mutex_lock(&images->lock);
 	int r = lookup(images, reference, &image, err);
-	if (r == 0 && image->kind == KN_IMAGE_OTHER)
+	if (image && image->kind == KN_IMAGE_OTHER)
 		r = kn_fail(err, ENOEXEC, "image '%.150s': %s", image->reference, image->why_not);
-	if (r == 0)
+	if (image && r == 0)
 		*ret = kn_image_ref(image);
 	pthread_mutex_unlock(&images->lock);
 	return r;

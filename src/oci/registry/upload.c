@@ -428,9 +428,10 @@ static bool chunk_fits(const struct request *rq, const struct upload *u)
 		out_of_range(rq, u);
 		return false;
 	}
-	if (head->content_length >= 0 && (uint64_t)head->content_length != last - first + 1) {
+	const unsigned long long bytes = last - first + 1;
+	if (head->content_length >= 0 && (uint64_t)head->content_length != bytes) {
 		refuse(rq->x, 400, "SIZE_INVALID", "Content-Range says %llu bytes, Content-Length %lld",
-		       (unsigned long long)(last - first + 1), (long long)head->content_length);
+		       bytes, (long long)head->content_length);
 		return false;
 	}
 	return true;

@@ -154,7 +154,7 @@ static int blob_get(struct pull *p, const struct kn_descriptor *d, struct kn_err
 static int blobs_get(struct pull *p, struct kn_err *err)
 {
 	struct kn_remote *remote = p->remote;
-	struct kn_manifest m;
+	struct kn_manifest m = { .n_layers = 0 };
 
 	int r = kn_spec_manifest(kn_buf_view(&p->manifest), &p->arena, &m, err);
 	if (r < 0)

@@ -62,7 +62,7 @@ static int blob_send(struct push *p, const struct kn_descriptor *d, struct kn_er
 {
 	__attribute__((cleanup(remote_reply_fini_auto))) struct remote_reply reply = REMOTE_REPLY;
 	struct remote_call call = REMOTE_CALL;
-	const char *at = NULL;
+	const char *at = "";
 
 	kn_auto(kn_close) int fd = kn_blob_open(p->blobs, &d->digest, &call.body_bytes, err);
 	if (fd < 0)
@@ -115,7 +115,7 @@ static int manifest_push(struct push *p, struct kn_view text, const char *tag, s
 static int push_run(struct push *p, const struct kn_digest *d, const char *tag, struct kn_err *err)
 {
 	kn_auto(kn_buf_fini) struct kn_buf text = KN_BUF_INIT;
-	struct kn_manifest m;
+	struct kn_manifest m = { .n_layers = 0 };
 
 	p->remote->phase = "push";
 	int r = kn_blob_read(p->blobs, d, KN_SPEC_MAX_BYTES, &text, err);
