@@ -78,7 +78,10 @@ int kn_verb_down(int argc, char **argv)
 		.summary = "End the node of this machine that 'kiln up' started.",
 		.usage = "[OPTION]...",
 		.more = "The node finishes the requests that are under way. What it knows stays in its state\n"
-			"folder: 'kiln up' brings it back.\n",
+			"folder: 'kiln up' brings it back.\n"
+			"\n"
+			"Example:\n"
+			"  kiln down --state /tmp/kiln-tour\n",
 		.args = args,
 		.n_args = KN_ARRAY_LEN(args),
 	};

@@ -112,10 +112,10 @@ static int tell_end(struct up *u, struct kn_err *err)
 static int wait_ready(struct up *u, int out, struct kn_err *err)
 {
 	uint64_t until = kn_now_ns() + READY_MS * KN_NS_PER_MS;
-	char line[128];
+	char line[128] = "";
 	size_t len = 0;
 
-	while (len == 0 || line[len - 1] != '\n') {
+	while (!memchr(line, '\n', len)) {
 		uint64_t now = kn_now_ns();
 		struct pollfd p[] = { { .fd = out, .events = POLLIN },
 				      { .fd = u->signals, .events = POLLIN } };
@@ -132,7 +132,7 @@ static int wait_ready(struct up *u, int out, struct kn_err *err)
 			return tell_end(u, err);
 		len += (size_t)n;
 	}
-	line[len - 1] = '\0';
+	line[strcspn(line, "\n")] = '\0';
 	if (strncmp(line, "ready ", 6) != 0)
 		return kn_fail(err, EPROTO, "kilnd says '%s'", line);
 	snprintf(u->address, sizeof(u->address), "%s", line + 6);

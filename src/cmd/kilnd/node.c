@@ -407,7 +407,8 @@ static int open_async(struct kn_node *n, struct kn_err *err)
 					   .why_not = why_not,
 					   .arg = n };
 
-	if (asprintf(&n->calls_socket, "%s/calls.sock", n->run_dir) < 0) {
+	/* By the folder's descriptor: a socket's path is short, a state folder's may not be. */
+	if (asprintf(&n->calls_socket, "/proc/self/fd/%d/tmp/calls.sock", n->state_fd) < 0) {
 		n->calls_socket = NULL;
 		return kn_fail(err, ENOMEM, "out of memory");
 	}
