@@ -147,7 +147,7 @@ static int log_in(const struct up *u, struct kn_err *err)
 				     "--gateway", u->address, "--json",	       NULL };
 	const struct kn_fd_map fds[] = { { 2, 2 } };
 	int status = 0;
-	pid_t pid;
+	pid_t pid = -1;
 
 	snprintf(credentials, sizeof(credentials), "%s/credentials", u->state);
 	int r = kn_local_program("kiln", self, err);

@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +69,7 @@ int entry_put(struct kn_control *ctl, struct kn_function *fn, struct kn_image *i
 		entry_fini(&e);
 		return -ENOMEM;
 	}
+	assert(ctl->entries); /* there is one, or room for one was made */
 	if (there)
 		entry_fini(&ctl->entries[i]);
 	ctl->entries[i] = e;

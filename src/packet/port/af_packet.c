@@ -247,7 +247,7 @@ static kn_lanes packet_tx(struct kn_port *port, struct kn_batch *b, kn_lanes lan
 
 	while (done < n) {
 		int r = sendmmsg(p->live.fd, p->messages + done, n - done, MSG_DONTWAIT);
-		for (int i = 0; i < r; i++)
+		for (int i = 0; i < r && done < n; i++)
 			sent |= kn_lane(lane_of[done++]);
 		if (r > 0 || (r < 0 && errno == EINTR))
 			continue;

@@ -414,6 +414,7 @@ static int load_program(struct xdp *x, struct kn_err *err)
 		return kn_fail(err, errno, "AF_XDP: a map of sockets: %s", strerror(errno));
 	const struct bpf_insn code[] = {
 		{ .code = BPF_LDX | BPF_MEM | BPF_W, .dst_reg = 2, .src_reg = 1, .off = RX_QUEUE_INDEX },
+		/* BPF_LD and BPF_IMM are both 0. NOLINTNEXTLINE(misc-redundant-expression) */
 		{ .code = BPF_LD | BPF_DW | BPF_IMM, .dst_reg = 1, .src_reg = BPF_PSEUDO_MAP_FD,
 		  .imm = x->map },
 		{ .code = 0 },
