@@ -285,8 +285,10 @@ int kn_snapshots_get(struct kn_snapshots *s, const char *key, struct kn_snapshot
 
 	if (!e)
 		return kn_fail(err, ENOENT, "no snapshot");
-	if (!e->checked)
+	if (!e->checked) {
+		e->used_ns = kn_wall_ns();   /* the next to be checked */
 		return kn_fail(err, EAGAIN, "its snapshot is not checked yet");
+	}
 	kn_auto(kn_close) int state =
 		store_open_file(s, key, "state", &e->manifest.state, &why);
 	kn_auto(kn_close) int memory =
