@@ -159,6 +159,36 @@ static void expect_own(struct guest *g, const struct twin *t)
 	assert_int_equal(strlen(t->boot), 36);
 }
 
+/* Whoever takes a QEMU over cannot spoil the snapshot for the others: it can only read. */
+static void expect_read_only(struct guest *g)
+{
+	struct kn_sandbox_stats stats;
+	struct kn_err err = KN_ERR_INIT;
+	char path[320], link[512], info[256];
+	unsigned flags = 0, found = 0;
+
+	assert_ok(kn_sandbox_qemu.stats(g->sb, &stats, &err), &err);
+	snprintf(path, sizeof(path), "/proc/%d/fd", stats.pid);
+	DIR *d = opendir(path);
+	assert_non_null(d);
+	for (struct dirent *e; (e = readdir(d));) {
+		snprintf(path, sizeof(path), "/proc/%d/fd/%.20s", stats.pid, e->d_name);
+		ssize_t n = readlink(path, link, sizeof(link) - 1);
+		if (n <= 0 || !memmem(link, (size_t)n, store_dir, strlen(store_dir)))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/fdinfo/%.20s", stats.pid, e->d_name);
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+		n = read(fd, info, sizeof(info) - 1);
+		close(fd);
+		info[n > 0 ? n : 0] = '\0';
+		assert_int_equal(sscanf(strstr(info, "flags:"), "flags: %o", &flags), 1);
+		assert_int_equal(flags & O_ACCMODE, O_RDONLY);
+		found++;
+	}
+	closedir(d);
+	assert_true(found >= 1);
+}
+
 static void twins_of_one_snapshot_differ(void **state)
 {
 	struct guest g[2];
@@ -172,6 +202,7 @@ static void twins_of_one_snapshot_differ(void **state)
 		expect_phases(&g[i], from_function);
 		ask_twin(&g[i], &t[i]);
 		expect_own(&g[i], &t[i]);
+		expect_read_only(&g[i]);
 	}
 	assert_string_not_equal(t[0].random, t[1].random);
 	assert_string_not_equal(t[0].boot, t[1].boot);
