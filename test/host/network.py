@@ -634,7 +634,7 @@ class WholeNode(Case):
         n = self.check_class("microvm")
         # The next instances are restored from snapshots: the same network, each with its own rules.
         made = lambda: n.log().count("snapshot made") >= 3
-        self.assertTrue(node.wait_until(made, 60), n.log()[-3000:])
+        self.assertTrue(node.wait_until(made, 120), n.log()[-3000:])
         for _ in range(2):
             for replicas in (0, 1):
                 n.ask("POST", "/system/scale-function/with", {"service": "with", "replicas": replicas})
