@@ -9,7 +9,7 @@ import subprocess
 import time
 import zlib
 
-from demonstration.screen import heading, ms, progress, say, show, size
+from demonstration.screen import Failed, heading, ms, progress, say, show, size
 from demonstration.stage import Stage
 
 
@@ -71,6 +71,7 @@ class Linux(Stage):
         self.deploy()
         self.show_telemetry()
         self.show_checksum("checksum", "microvm")
+        self.show_restored()
         if self.classes["container"]["state"] == "works":
             self.kiln("deploy", "contained", "--image", "checksum:latest", "--contract", "stdio",
                       "--class", "container")
@@ -113,6 +114,37 @@ class Linux(Stage):
         self.row(name="telemetry", cls="microvm", hypervisor=self.hypervisor("telemetry"),
                  image=self.image_bytes("telemetry"), cold=cold, warm=statistics.median(times),
                  phases=phases, calls=4 + len(times), right=right and all_right)
+
+    def await_snapshot(self, name):
+        """The node saves a guest in which the function is ready, in the background, and logs it."""
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            with open(self.path("kilnd.log"), errors="replace") as f:
+                if re.search(rf'snapshot made.*of="?{name}-', f.read()):
+                    return
+            time.sleep(0.2)
+        raise Failed(f"no snapshot of {name} was made; see the node's log")
+
+    def show_restored(self):
+        """What booted above was saved in the background: the next starts are restored from that."""
+        say("\n   the same two again, asleep before each call: restored from snapshots")
+        conn = self.connect()
+        reading = {"Content-Type": "application/json", "ce-specversion": "1.0", "ce-id": "1",
+                   "ce-type": "reading", "ce-source": "/demo", "ce-subject": "restored"}
+        for name, body, fields, good in (("telemetry", b'{"value": 20.5}', reading, 202),
+                                         ("checksum", b"kiln", {}, 200)):
+            progress(f"{name}: waiting for its snapshot ...")
+            self.await_snapshot(name)
+            self.put_to_sleep(name)
+            status, headers, _, took = self.call(conn, "POST", f"/function/{name}", body, fields)
+            phases = self.phases(headers)
+            progress(f"{name}: {headers.get('X-Kiln-Start')}, {ms(took)}: " +
+                     ", ".join(f"{n} {ms(t)}" for n, t in phases), done=True)
+            right = self.check(f"{name} answers out of a snapshot",
+                               status == good and "restore" in dict(phases), status)
+            row = next(r for r in self.rows if r["name"] == name)
+            row.update(restored=took, right=row["right"] and right, calls=row["calls"] + 1)
+        conn.close()
 
     def many_readings(self, n):
         """Readings of many devices, each reply against a model of the function in a few lines."""
