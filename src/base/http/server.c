@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -242,6 +243,14 @@ static bool is_want_of_room(int error)
 	return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
+/* The last client may just have been accepted: nobody loses a connection for one who is not there. */
+static bool somebody_waits(const struct kn_http_server *s)
+{
+	struct pollfd p = { .fd = s->listen.fd, .events = POLLIN };
+
+	return poll(&p, 1, 0) > 0;
+}
+
 static void on_accept(struct kn_watch *w, uint32_t events)
 {
 	struct kn_http_server *s = kn_container_of(w, struct kn_http_server, listen);
@@ -250,6 +259,8 @@ static void on_accept(struct kn_watch *w, uint32_t events)
 	for (int i = 0; i < 64; i++) {
 		bool full = s->n_connections >= s->config.max_connections;
 		int fd = full ? -1 : accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (full && !somebody_waits(s))
+			return;
 		if (full || (fd < 0 && is_want_of_room(errno))) {
 			enum room room = make_room(s);
 			if (room == ROOM)
