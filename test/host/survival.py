@@ -75,7 +75,8 @@ class Killed(unittest.TestCase):
         run = os.path.join(self.node.state, "run")
         self.assertEqual([f for f in os.listdir(run) if os.path.isdir(os.path.join(run, f))], [])
         tmp = os.path.join(self.node.state, "tmp")
-        self.assertEqual([f for _, _, files in os.walk(tmp) for f in files], [])
+        files = [f for _, _, files in os.walk(tmp) for f in files]
+        self.assertEqual([f for f in files if f != "calls.sock"], [])   # the living node's own
         # the parent may stay, once per hierarchy
         inside = [c for c in cgroups_of(self.node.cgroup)
                   if not c.rstrip("/").endswith(self.node.cgroup)]
@@ -133,11 +134,12 @@ class Killed(unittest.TestCase):
             self.check_nothing_runs()
             self.kill_while_starting(rnd)
             self.node.start()
-            with self.subTest(seed=seed, kill=kills):
-                self.check_leftovers()
-                self.check_ledger(load)
-                if kills % 5 == 0:
-                    self.check_all_work(load)
+            told = f"seed {seed}, kill {kills}"
+            print(f"survival: {told}", file=sys.stderr) if kills % 50 == 0 else None
+            self.check_leftovers()
+            self.check_ledger(load)
+            if kills % 5 == 0:
+                self.check_all_work(load)
         self.assertEqual(self.node.stop(), 0, self.node.log())
         self.check_nothing_runs()
         self.check_leftovers()
