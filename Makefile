@@ -39,7 +39,7 @@ soak: all                      ## a node under load for SOAK_SECONDS (600), then
 	test/host/survival.py build --kills $(SOAK_KILLS)
 
 lab: all                       ## tests that want another kernel, in a virtual machine
-	meson test -C build --no-rebuild --suite lab --print-errorlogs
+	test/lab/lab.py build
 
 lint: setup                    ## static analysis: cppcheck, clang-tidy, gcc -fanalyzer
 	@test/lint
