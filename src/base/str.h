@@ -43,6 +43,9 @@ bool kn_view_is_nocase(struct kn_view a, struct kn_view b);
 bool kn_view_starts(struct kn_view v, struct kn_view prefix);
 bool kn_view_ends(struct kn_view v, struct kn_view suffix);
 
+/** Less than 0, 0 or more, as a stands before, with or behind b: by bytes, a prefix first. */
+int kn_view_order(struct kn_view a, struct kn_view b);
+
 /** Without spaces, tabs, CR and LF at both ends. */
 struct kn_view kn_view_trim(struct kn_view v);
 

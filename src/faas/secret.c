@@ -171,10 +171,7 @@ static size_t place_of(const struct kn_secrets *s, struct kn_view name, bool *re
 	*ret_there = false;
 	while (low < high) {
 		size_t mid = low + (high - low) / 2;
-		struct kn_view here = kn_view_of(s->at[mid].name);
-		int order = memcmp(here.ptr, name.ptr, kn_min(here.len, name.len));
-		if (order == 0)
-			order = (here.len > name.len) - (here.len < name.len);
+		int order = kn_view_order(kn_view_of(s->at[mid].name), name);
 		if (order == 0) {
 			*ret_there = true;
 			return mid;

@@ -15,6 +15,14 @@ bool kn_view_is_nocase(struct kn_view a, struct kn_view b)
 	return true;
 }
 
+int kn_view_order(struct kn_view a, struct kn_view b)
+{
+	const size_t both = a.len < b.len ? a.len : b.len;
+	const int order = both ? memcmp(a.ptr, b.ptr, both) : 0;
+
+	return order ? order : (a.len > b.len) - (a.len < b.len);
+}
+
 bool kn_view_starts(struct kn_view v, struct kn_view prefix)
 {
 	return v.len >= prefix.len && kn_view_is((struct kn_view){ v.ptr, prefix.len }, prefix);

@@ -13,10 +13,7 @@ static size_t place_of(const struct kn_control *ctl, struct kn_view name, bool *
 	*ret_there = false;
 	while (low < high) {
 		size_t mid = low + (high - low) / 2;
-		struct kn_view here = kn_view_of(ctl->entries[mid].fn->name);
-		int order = memcmp(here.ptr, name.ptr, kn_min(here.len, name.len));
-		if (order == 0)
-			order = (here.len > name.len) - (here.len < name.len);
+		int order = kn_view_order(kn_view_of(ctl->entries[mid].fn->name), name);
 		if (order == 0) {
 			*ret_there = true;
 			return mid;

@@ -30,17 +30,9 @@ static bool page_or_answer(const struct request *rq, struct page *ret)
 	return true;
 }
 
-static bool is_behind(const char *text, struct kn_view last)
-{
-	const struct kn_view v = kn_view_of(text);
-	const int order = memcmp(v.ptr, last.ptr, kn_min(v.len, last.len));
-
-	return order > 0 || (order == 0 && v.len > last.len);
-}
-
 static void page_add(struct page *p, const char *text)
 {
-	if (p->last.ptr && !is_behind(text, p->last))
+	if (p->last.ptr && kn_view_order(kn_view_of(text), p->last) <= 0)
 		return;
 	if (json_array_size(p->list) >= p->n) {
 		p->more = true;

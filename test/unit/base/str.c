@@ -28,6 +28,14 @@ static void views_compare(void **state)
 	assert_true(kn_view_starts(abc, KN_VIEW("ab")));
 	assert_true(kn_view_starts(abc, KN_VIEW_NULL));
 	assert_false(kn_view_starts(abc, KN_VIEW("abcd")));
+	assert_int_equal(kn_view_order(abc, KN_VIEW("abc")), 0);
+	assert_true(kn_view_order(abc, KN_VIEW("abd")) < 0);
+	assert_true(kn_view_order(abc, KN_VIEW("ab")) > 0);
+	assert_true(kn_view_order(KN_VIEW("ab"), abc) < 0);
+	assert_true(kn_view_order(KN_VIEW_NULL, abc) < 0);
+	assert_true(kn_view_order(abc, KN_VIEW_NULL) > 0);
+	assert_int_equal(kn_view_order(KN_VIEW_NULL, KN_VIEW_NULL), 0);
+	assert_true(kn_view_order(KN_VIEW("\xff"), KN_VIEW("a")) > 0);
 	assert_true(kn_view_ends(abc, KN_VIEW("bc")));
 	assert_true(kn_view_ends(KN_VIEW_NULL, KN_VIEW_NULL));
 	assert_false(kn_view_ends(abc, KN_VIEW("ab")));
